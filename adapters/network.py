@@ -1,0 +1,257 @@
+"""The network itself: base, glossary rows, LoRA, head. Everything here needs torch and transformers.
+
+h = W0 x + (alpha / r) B A x, W0 frozen (Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models").
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pointsman.adapters.base import BaseFiles
+from pointsman.adapters.encoding import Encoder, load_tokenizer
+from pointsman.adapters.families import Family, family_of
+from pointsman.adapters.glossary import Glossary
+from pointsman.adapters.manifest import Template
+from pointsman.router import BaseModelError, BundleCorruptError, ConfigurationError, MissingDependencyError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["LoraSettings", "Network", "add_lora", "build_network", "merge_adapter", "save_adapter"]
+
+_PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraSettings:
+    """What is trained. The names are PEFT's; the defaults adapt attention and feed-forward."""
+
+    rank: int = 8
+    alpha: float = 16
+    dropout: float = 0.1
+    targets: tuple[str, ...] = ()
+    """Ends of module names; empty takes the family's attention and feed-forward."""
+    rank_stabilised: bool = False
+    """Scale by alpha / sqrt(r) instead of alpha / r (Kalajdzievski 2023)."""
+    embeddings: bool = False
+    """Adapt the word embeddings too, which lets glossary words drift from their glosses."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ConfigurationError(f"the LoRA rank must be at least 1, got {self.rank}")
+        if self.alpha <= 0:
+            raise ConfigurationError(f"the LoRA alpha must be positive, got {self.alpha}")
+        if not 0 <= self.dropout < 1:
+            raise ConfigurationError(f"the LoRA dropout must lie in 0..1, got {self.dropout}")
+
+
+@dataclass(slots=True, kw_only=True)
+class Network:
+    """A sequence classifier with the encoder that feeds it."""
+
+    model: Any  # a transformers model, or PEFT's wrapper of one
+    encoder: Encoder
+    family: Family
+    new_modules: tuple[str, ...]
+    """Modules whose weights the base does not have; they were initialised at random."""
+
+    def logits(self, ids: torch.Tensor, mask: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
+        """Return the raw outputs, shape (windows, labels)."""
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if self.family.segments:
+            inputs["token_type_ids"] = segments
+        logits: torch.Tensor = self.model(**inputs).logits
+        return logits
+
+
+def build_network(
+    base: BaseFiles, *, labels: Sequence[str], template: Template, glossary: Glossary | None = None
+) -> Network:
+    """Return the base with a new head and the glossary's words, ready for LoRA or for an adapter.
+
+    Raises:
+        MissingDependencyError: torch or transformers is not installed.
+        BaseModelError: the base cannot be loaded, or is of an unsupported family.
+    """
+    try:
+        import torch
+        from transformers import AutoModelForSequenceClassification
+        from transformers.utils import logging as transformers_logging
+    except ImportError as error:
+        raise MissingDependencyError(f"the torch engine needs {error.name}: pip install 'pointsman[train]'") from error
+
+    family = family_of(base.model_type)
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # the new head is expected; we report MISSING modules ourselves
+    transformers_logging.disable_progress_bar()
+    try:
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            base.path,
+            num_labels=len(labels),
+            id2label=dict(enumerate(labels)),
+            label2id={label: index for index, label in enumerate(labels)},
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            local_files_only=True,
+            dtype=torch.float32,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BaseModelError(f"cannot load the base model in {base.path}: {error}") from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        transformers_logging.enable_progress_bar()
+    tokenizer = load_tokenizer(base.path)
+    if glossary is not None:
+        embeddings = model.get_input_embeddings().weight.detach().numpy()
+        rows = glossary.extend(tokenizer, embeddings)
+        first = tokenizer.get_vocab_size() - len(rows)
+        model.resize_token_embeddings(tokenizer.get_vocab_size(), mean_resizing=False)
+        with torch.no_grad():
+            model.get_input_embeddings().weight[first:] = torch.from_numpy(rows)
+    positions = getattr(model.config, "max_position_embeddings", template.max_tokens)
+    if template.max_tokens > positions:
+        raise ConfigurationError(f"max_tokens is {template.max_tokens}, but the base reads at most {positions}")
+    pad_id = model.config.pad_token_id or 0
+    mismatched = {item[0] for item in report.get("mismatched_keys", ())}
+    fresh = {key.rpartition(".")[0] for key in {*report["missing_keys"], *mismatched}}
+    return Network(
+        model=model.eval(),
+        encoder=Encoder(tokenizer, template, pad_id=pad_id),
+        family=family,
+        new_modules=tuple(sorted(fresh)),
+    )
+
+
+def add_lora(network: Network, settings: LoraSettings) -> None:
+    """Freeze the base and wrap it with LoRA; the head and every module new in it stay trainable.
+
+    Raises:
+        MissingDependencyError: peft is not installed.
+        ConfigurationError: no module matches the targets.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise MissingDependencyError(f"training needs {error.name}: pip install 'pointsman[train]'") from error
+
+    targets = settings.targets or (*network.family.attention, *network.family.feed_forward)
+    whole = sorted({*network.family.head, *_top_modules(network)})
+    config = LoraConfig(
+        task_type="SEQ_CLS",
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        use_rslora=settings.rank_stabilised,
+        target_modules=[*_matching(network, targets, whole), *(_embeddings(network) if settings.embeddings else ())],
+        modules_to_save=whole,
+    )
+    network.model = get_peft_model(network.model, config)
+
+
+def save_adapter(network: Network, folder: Path, *, base: BaseFiles) -> None:
+    """Write `adapter_config.json` and `adapter_model.safetensors` as PEFT reads them, without local paths."""
+    config = network.model.peft_config["default"]
+    config.base_model_name_or_path = base.hub_id
+    config.revision = base.revision
+    network.model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty template; the bundle has its own card
+
+
+def merge_adapter(network: Network, folder: Path) -> None:
+    """Fold a saved adapter into the base: W = W0 + (alpha / r) B A, and the trained head in its place.
+
+    Gives the logits of PEFT's own loading, without importing PEFT.
+
+    Raises:
+        BundleCorruptError: the adapter does not fit this base, or holds a value that is not finite.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        tensors = load_file(folder / "adapter_model.safetensors")
+        rank, alpha = config["r"], config["lora_alpha"]
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise BundleCorruptError(f"cannot read the adapter in {folder}: {error}") from error
+    if unsupported := [name for name in ("rank_pattern", "alpha_pattern", "use_dora") if config.get(name)]:
+        raise BundleCorruptError(f"the adapter in {folder} uses {', '.join(unsupported)}, which is not supported")
+    scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    if bad := [key for key, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
+        raise BundleCorruptError(f"the adapter in {folder} holds values that are not finite, in {bad[0]}")
+    try:
+        with torch.no_grad():
+            for key, tensor in tensors.items():
+                name = key.removeprefix(_PREFIX)
+                if name.endswith(".lora_A.weight"):
+                    module = name.removesuffix(".lora_A.weight")
+                    up = tensors[f"{_PREFIX}{module}.lora_B.weight"]
+                    network.model.get_parameter(f"{module}.weight").add_(scale * (up.float() @ tensor.float()))
+                elif name.endswith(".lora_embedding_A"):
+                    module = name.removesuffix(".lora_embedding_A")
+                    up = tensors[f"{_PREFIX}{module}.lora_embedding_B"]
+                    network.model.get_parameter(f"{module}.weight").add_(scale * (up.float() @ tensor.float()).T)
+                elif not name.endswith((".lora_B.weight", ".lora_embedding_B")):
+                    parameter = network.model.get_parameter(name)
+                    if parameter.shape != tensor.shape:
+                        raise BundleCorruptError(
+                            f"the adapter in {folder} has {name} of shape {tuple(tensor.shape)}, the network "
+                            f"{tuple(parameter.shape)}: its labels or its base are not those of the manifest"
+                        )
+                    parameter.copy_(tensor)
+    except (AttributeError, KeyError, RuntimeError) as error:
+        raise BundleCorruptError(f"the adapter in {folder} does not fit the base: {error}") from error
+
+
+def _top_modules(network: Network) -> set[str]:
+    """Return the new modules as PEFT wants them in `modules_to_save`: the head's by name, others by their last part."""
+    heads = network.family.head
+    return {module.rpartition(".")[2] if "." in module else module for module in _outermost(network, heads)}
+
+
+def _outermost(network: Network, heads: Sequence[str]) -> set[str]:
+    found = set()
+    for module in network.new_modules:
+        if module.split(".")[0] in heads:
+            continue
+        parent = module.rpartition(".")[0]
+        found.add(parent if parent.endswith("pooler") else module)
+    return found
+
+
+def _matching(network: Network, targets: Sequence[str], whole: Sequence[str]) -> list[str]:
+    """Return the full names of the linear modules that end in a target and are not trained whole."""
+    import torch
+
+    names = [
+        name
+        for name, module in network.model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and any(name == target or name.endswith(f".{target}") for target in targets)
+        and not any(part in whole for part in name.split("."))
+    ]
+    if not names:
+        raise ConfigurationError(
+            f"no linear module of this base ends in {', '.join(targets)}; look at model.named_modules() for its names"
+        )
+    return names
+
+
+def _embeddings(network: Network) -> list[str]:
+    wanted = network.model.get_input_embeddings()
+    return [name for name, module in network.model.named_modules() if module is wanted]
+
+
+def trainable_share(network: Network) -> float:
+    """Return trainable parameters / all parameters."""
+    counts = np.array([(p.numel() * p.requires_grad, p.numel()) for p in network.model.parameters()])
+    trainable, total = counts.sum(axis=0)
+    return float(trainable / total)

@@ -1,0 +1,68 @@
+"""Decides where a message goes and dispatches it. Needs only the standard library and pydantic."""
+
+if __name__ != "pointsman.router":
+    raise ImportError(f"import pointsman.router, not {__name__}: a second copy of every class would be made")
+
+from pointsman.router.conversation import Conversation, ConversationLike, Message, Role
+from pointsman.router.decision import DEFAULT_LABELS, Decision, Label, Reason, Scores
+from pointsman.router.errors import (
+    BaseModelError,
+    BaseModelNotFoundError,
+    BundleCorruptError,
+    BundleError,
+    BundleNotFoundError,
+    ConfigurationError,
+    DataError,
+    GatekeeperClosed,
+    GatekeeperError,
+    GatekeeperOutOfMemory,
+    HandlerError,
+    InputError,
+    MissingDependencyError,
+    PointsmanError,
+)
+from pointsman.router.handlers import KnowledgeBase, Passage, Refusal, SmallTalk
+from pointsman.router.policy import Choice, Policy
+from pointsman.router.protocols import Classifier, Handler
+from pointsman.router.router import Reply, Router
+from pointsman.router.text import detect_language, normalise
+from pointsman.router.window import Window
+
+__all__ = [
+    "DEFAULT_LABELS",
+    "BaseModelError",
+    "BaseModelNotFoundError",
+    "BundleCorruptError",
+    "BundleError",
+    "BundleNotFoundError",
+    "Choice",
+    "Classifier",
+    "ConfigurationError",
+    "Conversation",
+    "ConversationLike",
+    "DataError",
+    "Decision",
+    "GatekeeperClosed",
+    "GatekeeperError",
+    "GatekeeperOutOfMemory",
+    "Handler",
+    "HandlerError",
+    "InputError",
+    "KnowledgeBase",
+    "Label",
+    "Message",
+    "MissingDependencyError",
+    "Passage",
+    "PointsmanError",
+    "Policy",
+    "Reason",
+    "Refusal",
+    "Reply",
+    "Role",
+    "Router",
+    "Scores",
+    "SmallTalk",
+    "Window",
+    "detect_language",
+    "normalise",
+]

