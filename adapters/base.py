@@ -70,15 +70,16 @@ def find_base(
 
 
 def _locate(reference: str, revision: str | None, environ: Mapping[str, str]) -> tuple[Path, str]:
-    if Path(reference).is_dir():
-        return Path(reference), Path(reference).resolve().name
+    folder = Path(reference).expanduser()
+    if folder.is_dir():
+        return folder, folder.resolve().name
     looks_like_path = reference.startswith((".", "/", "~")) or reference.count("/") > 1
     if looks_like_path:
         raise BaseModelNotFoundError(f"expected a base model folder or a hub id, but there is no folder {reference!r}")
-    if folder := environ.get(ENVIRONMENT):
-        if not Path(folder).is_dir():
-            raise BaseModelNotFoundError(f"{ENVIRONMENT} names {folder!r}, which is not a folder")
-        return Path(folder), reference
+    if named := environ.get(ENVIRONMENT):
+        if not Path(named).expanduser().is_dir():
+            raise BaseModelNotFoundError(f"{ENVIRONMENT} names {named!r}, which is not a folder")
+        return Path(named).expanduser(), reference
     found = _cached(reference, revision) or _packaged(reference, revision) or _downloaded(reference, revision)
     return found, reference
 
@@ -112,7 +113,7 @@ def _downloaded(hub_id: str, revision: str | None) -> Path:
     except (OSError, HfHubHTTPError, LocalEntryNotFoundError, ValueError, RuntimeError) as error:
         raise BaseModelNotFoundError(
             f"the base model {hub_id!r} is not a folder, not in ${ENVIRONMENT}, not in the Hugging Face cache, not an "
-            f"installed package, and could not be downloaded ({type(error).__name__}). Pass a folder with --base{package}"
+            f"installed package, and not downloadable ({type(error).__name__}). Pass a folder with --base{package}"
         ) from error
 
 

@@ -49,18 +49,23 @@ class Bundle:
         Raises:
             BundleNotFoundError: there is no bundle in `path`.
             BundleCorruptError: a file is missing, unexpected, too large or changed; the message names it.
+            BundleError: a file cannot be read, or a newer Pointsman wrote the bundle.
         """
         manifest_path = path / MANIFEST
         if not manifest_path.is_file():
             raise BundleNotFoundError(f"expected a bundle folder with a {MANIFEST}, found none in {path}")
         manifest = _read_manifest(manifest_path)
-        found = {file.relative_to(path).as_posix() for file in path.rglob("*") if not file.is_dir()} - {MANIFEST}
+        files = [file for file in path.rglob("*") if file.is_symlink() or not file.is_dir()]
+        found = {file.relative_to(path).as_posix() for file in files} - {MANIFEST}
         if missing := sorted((manifest.files.keys() | _REQUIRED) - found):
             raise BundleCorruptError(f"{path} lacks {', '.join(missing)}; copy the bundle again")
         if unexpected := sorted(found - manifest.files.keys()):
             raise BundleCorruptError(f"{path} holds {', '.join(unexpected)}, unknown to its manifest; remove it")
         for name, entry in manifest.files.items():
-            _verify(path / name, name, entry)
+            try:
+                _verify(path / name, name, entry)
+            except OSError as error:
+                raise BundleError(f"cannot read {path / name}: {error.strerror or error}") from error
         return cls(path=path, manifest=manifest)
 
     @classmethod
@@ -71,7 +76,7 @@ class Bundle:
             target: a folder that does not exist yet.
             fill: writes `adapter/` and, if there is one, `glossary.tsv` into the folder it is given.
             manifest: its `files` and `id` are filled in here.
-            card: the text of the bundle's README.md; `{id}` in it is replaced by the bundle's id.
+            card: the text of the bundle's README.md.
 
         Raises:
             BundleError: the target exists, the disk is full, or the folder is not writable.
@@ -123,15 +128,21 @@ class Bundle:
 
 
 def _read_manifest(path: Path) -> Manifest:
-    if path.stat().st_size > _MANIFEST_CAP:
-        raise BundleCorruptError(f"{path} is {path.stat().st_size} bytes, more than a manifest can be")
-    content = path.read_bytes()
+    if path.is_symlink():
+        raise BundleCorruptError(f"{path} is a link; a bundle holds plain files only")
+    try:
+        size = path.stat().st_size
+        content = path.read_bytes() if size <= _MANIFEST_CAP else b""
+    except OSError as error:
+        raise BundleError(f"cannot read {path}: {error.strerror or error}") from error
+    if size > _MANIFEST_CAP:
+        raise BundleCorruptError(f"{path} is {size} bytes; a manifest has at most {_MANIFEST_CAP}")
     try:
         version = json.loads(content).get("schema_version")
         if isinstance(version, int) and version > 1:
             raise BundleError(f"{path} has schema version {version}; this Pointsman reads 1: upgrade it")
         manifest = Manifest.model_validate_json(content)
-    except (ValidationError, ValueError, AttributeError) as error:
+    except (ValidationError, ValueError, AttributeError, RecursionError) as error:
         raise BundleCorruptError(f"{path} is not a manifest: {error}") from error
     if not manifest.is_sealed() or manifest.to_bytes() != content:
         raise BundleCorruptError(f"{path} was changed after it was written: its content does not match its id")
@@ -141,8 +152,8 @@ def _read_manifest(path: Path) -> Manifest:
 def _verify(path: Path, name: str, entry: FileEntry) -> None:
     if name not in _SIZE_CAPS:
         raise BundleCorruptError(f"{path}: a bundle holds {', '.join(sorted(_SIZE_CAPS))}, not {name!r}")
-    if path.is_symlink():
-        raise BundleCorruptError(f"{path} is a link; a bundle holds plain files only")
+    if path.is_symlink() or not path.is_file():
+        raise BundleCorruptError(f"{path} is a link or no file; a bundle holds plain files only")
     size = path.stat().st_size
     if size > _SIZE_CAPS[name]:
         raise BundleCorruptError(f"{path} is {size} bytes; at most {_SIZE_CAPS[name]} are accepted")

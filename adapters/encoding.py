@@ -106,15 +106,15 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         BaseModelError: the folder's tokenizer cannot be read.
     """
     path = folder / "tokenizer.json"
-    if path.is_file():
-        try:
+    try:
+        if path.is_file():
             tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises plain Exception; the caller gets it as ours
-            raise BaseModelError(f"cannot read {path}: {error}") from error
-    else:
-        from transformers import AutoTokenizer
+        else:
+            from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(folder).backend_tokenizer
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+    except Exception as error:  # tokenizers raises plain Exception; the caller gets it as ours
+        raise BaseModelError(f"cannot read the tokenizer in {folder}: {error}") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer

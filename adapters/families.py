@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pointsman.router import BaseModelError
 
@@ -19,6 +19,8 @@ class Family:
     """Modules that are new in a classifier; trained whole."""
     segments: bool
     """Whether the model tells context and message apart by token type."""
+    positions_after_padding: bool = False
+    """Whether positions are counted from the padding id on, so that the first rows of their table are never read."""
 
 
 _BERT = Family(
@@ -30,7 +32,7 @@ _BERT = Family(
 _FAMILIES = {
     "bert": _BERT,
     "electra": _BERT,
-    "roberta": Family(attention=_BERT.attention, feed_forward=_BERT.feed_forward, head=("classifier",), segments=False),
+    "roberta": replace(_BERT, segments=False, positions_after_padding=True),
     "distilbert": Family(
         attention=("q_lin", "k_lin", "v_lin", "out_lin"),
         feed_forward=("lin1", "lin2"),

@@ -36,7 +36,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    _sync_directory(path.parent)
+    _sync(path.parent)
 
 
 @contextmanager
@@ -53,19 +53,18 @@ def staged_directory(target: Path) -> Iterator[Path]:
     stage = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
         yield stage
-        for path in sorted(stage.rglob("*")):
-            if path.is_file():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
+        for path in (*stage.rglob("*"), stage):
+            _sync(path)
         stage.chmod(0o755)
         stage.rename(target)
     except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
         raise
-    _sync_directory(target.parent)
+    _sync(target.parent)
 
 
-def _sync_directory(path: Path) -> None:
+def _sync(path: Path) -> None:
+    """Flush a file's content or a folder's entries to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

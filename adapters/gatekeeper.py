@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pointsman.adapters.bundle import Bundle
 from pointsman.adapters.engine import Engine, TorchEngine
-from pointsman.router import GatekeeperClosed, GatekeeperError, PointsmanError, Policy, Scores, Window
+from pointsman.router import GatekeeperClosed, GatekeeperError, Policy, Scores, Window
 
 __all__ = ["Gatekeeper"]
 
@@ -75,7 +75,7 @@ class Gatekeeper:
         run: Callable[[Sequence[Window]], list[Scores]] = self._engine.run
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, run, windows)
-        except PointsmanError:
+        except GatekeeperError:
             raise
         except Exception as error:  # the engine may fail in any way; the caller gets it as the cause
             raise GatekeeperError(f"the engine failed on {len(windows)} messages: {error}") from error

@@ -30,6 +30,8 @@ class Glossary:
         for word, gloss in self.entries.items():
             if not word or word != word.strip() or not gloss.strip():
                 raise DataError(f"a glossary row needs a word and a gloss, got {word!r} and {gloss!r}")
+            if word.startswith("#") or any(separator in word + gloss for separator in "\t\r\n"):
+                raise DataError(f"a glossary row is one line and no `#` comment, got {word!r} and {gloss!r}")
 
     @classmethod
     def read(cls, path: Path) -> Glossary:
@@ -40,18 +42,18 @@ class Glossary:
         """
         entries: dict[str, str] = {}
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").split("\n")  # splitlines also splits at U+2028 and the like
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"cannot read the glossary {path}: {error}") from error
         for number, line in enumerate(lines, 1):
             if not line.strip() or line.startswith("#"):
                 continue
-            word, tab, gloss = line.partition("\t")
-            if not tab or not word.strip() or not gloss.strip():
+            word, _, gloss = (part.strip() for part in line.partition("\t"))
+            if not word or not gloss or "\t" in gloss or word.startswith("#"):
                 raise DataError(f"{path}:{number}: expected `word <tab> gloss`, found {line!r}")
             if word in entries:
                 raise DataError(f"{path}:{number}: the word {word!r} is there already")
-            entries[word.strip()] = gloss.strip()
+            entries[word] = gloss
         return cls(entries)
 
     def write(self, path: Path, *, header: str = "") -> None:

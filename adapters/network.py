@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +20,19 @@ from pointsman.adapters.encoding import Encoder, load_tokenizer
 from pointsman.adapters.families import Family, family_of
 from pointsman.adapters.glossary import Glossary
 from pointsman.adapters.manifest import Template
-from pointsman.router import BaseModelError, BundleCorruptError, ConfigurationError, MissingDependencyError
+from pointsman.router import BaseModelError, BundleCorruptError, BundleError, ConfigurationError, MissingDependencyError
 
 if TYPE_CHECKING:
     import torch
+    from tokenizers import Tokenizer
 
-__all__ = ["LoraSettings", "Network", "add_lora", "build_network", "merge_adapter", "save_adapter"]
+__all__ = ["LoraSettings", "Network", "add_lora", "build_network", "merge_adapter", "save_adapter", "trainable_share"]
 
 _PREFIX = "base_model.model."
+_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
+_UNSUPPORTED = ("rank_pattern", "alpha_pattern", "use_dora", "lora_bias", "fan_in_fan_out")
+_LOADING = threading.Lock()
+"""Loading changes what all threads of transformers and torch share: verbosity, default dtype."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,52 +86,22 @@ def build_network(
         MissingDependencyError: torch or transformers is not installed.
         BaseModelError: the base cannot be loaded, or is of an unsupported family.
     """
-    try:
-        import torch
-        from transformers import AutoModelForSequenceClassification
-        from transformers.utils import logging as transformers_logging
-    except ImportError as error:
-        raise MissingDependencyError(f"the torch engine needs {error.name}: pip install 'pointsman[train]'") from error
-
     family = family_of(base.model_type)
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()  # the new head is expected; we report MISSING modules ourselves
-    transformers_logging.disable_progress_bar()
-    try:
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            base.path,
-            num_labels=len(labels),
-            id2label=dict(enumerate(labels)),
-            label2id={label: index for index, label in enumerate(labels)},
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            local_files_only=True,
-            dtype=torch.float32,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise BaseModelError(f"cannot load the base model in {base.path}: {error}") from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        transformers_logging.enable_progress_bar()
+    model, report = _load(base, labels)
+    new_modules = _new_modules(report, family, base)
     tokenizer = load_tokenizer(base.path)
     if glossary is not None:
-        embeddings = model.get_input_embeddings().weight.detach().numpy()
-        rows = glossary.extend(tokenizer, embeddings)
-        first = tokenizer.get_vocab_size() - len(rows)
-        model.resize_token_embeddings(tokenizer.get_vocab_size(), mean_resizing=False)
-        with torch.no_grad():
-            model.get_input_embeddings().weight[first:] = torch.from_numpy(rows)
+        _add_words(model, tokenizer, glossary)
+    pad_id = model.config.pad_token_id or 0
     positions = getattr(model.config, "max_position_embeddings", template.max_tokens)
+    positions -= (pad_id + 1) * family.positions_after_padding
     if template.max_tokens > positions:
         raise ConfigurationError(f"max_tokens is {template.max_tokens}, but the base reads at most {positions}")
-    pad_id = model.config.pad_token_id or 0
-    mismatched = {item[0] for item in report.get("mismatched_keys", ())}
-    fresh = {key.rpartition(".")[0] for key in {*report["missing_keys"], *mismatched}}
     return Network(
         model=model.eval(),
         encoder=Encoder(tokenizer, template, pad_id=pad_id),
-        family=family,
-        new_modules=tuple(sorted(fresh)),
+        family=replace(family, segments=family.segments and getattr(model.config, "type_vocab_size", 2) > 1),
+        new_modules=new_modules,
     )
 
 
@@ -156,11 +132,20 @@ def add_lora(network: Network, settings: LoraSettings) -> None:
 
 
 def save_adapter(network: Network, folder: Path, *, base: BaseFiles) -> None:
-    """Write `adapter_config.json` and `adapter_model.safetensors` as PEFT reads them, without local paths."""
+    """Write `adapter_config.json` and `adapter_model.safetensors` as PEFT reads them, without local paths.
+
+    Raises:
+        BundleError: the disk is full or the folder is not writable.
+    """
+    from safetensors import SafetensorError
+
     config = network.model.peft_config["default"]
     config.base_model_name_or_path = base.hub_id
     config.revision = base.revision
-    network.model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+    try:
+        network.model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+    except (OSError, SafetensorError) as error:
+        raise BundleError(f"the adapter was not written to {folder}: {error}") from error
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty template; the bundle has its own card
 
 
@@ -178,37 +163,115 @@ def merge_adapter(network: Network, folder: Path) -> None:
 
     try:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        tensors = load_file(folder / "adapter_model.safetensors")
-        rank, alpha = config["r"], config["lora_alpha"]
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise BundleCorruptError(f"cannot read the adapter in {folder}: {error}") from error
-    if unsupported := [name for name in ("rank_pattern", "alpha_pattern", "use_dora") if config.get(name)]:
+        tensors = {
+            key.removeprefix(_PREFIX): tensor for key, tensor in load_file(folder / "adapter_model.safetensors").items()
+        }
+        rank, alpha = int(config["r"]), float(config["lora_alpha"])
+        scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+        unsupported = [name for name in _UNSUPPORTED if config.get(name)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, SafetensorError) as error:
+        raise BundleCorruptError(f"cannot read the adapter in {folder}: {error!r}") from error
+    if unsupported:
         raise BundleCorruptError(f"the adapter in {folder} uses {', '.join(unsupported)}, which is not supported")
-    scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
     if bad := [key for key, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
         raise BundleCorruptError(f"the adapter in {folder} holds values that are not finite, in {bad[0]}")
+    if untrained := [module for module in network.new_modules if f"{module}.weight" not in tensors]:
+        raise BundleCorruptError(f"the adapter in {folder} lacks {untrained[0]}, which this base does not have either")
     try:
         with torch.no_grad():
-            for key, tensor in tensors.items():
-                name = key.removeprefix(_PREFIX)
-                if name.endswith(".lora_A.weight"):
-                    module = name.removesuffix(".lora_A.weight")
-                    up = tensors[f"{_PREFIX}{module}.lora_B.weight"]
+            for name, tensor in tensors.items():
+                if name.endswith(_DOWN):
+                    module = name.removesuffix(_DOWN)
+                    up = tensors[f"{module}{_UP}"]
                     network.model.get_parameter(f"{module}.weight").add_(scale * (up.float() @ tensor.float()))
-                elif name.endswith(".lora_embedding_A"):
-                    module = name.removesuffix(".lora_embedding_A")
-                    up = tensors[f"{_PREFIX}{module}.lora_embedding_B"]
-                    network.model.get_parameter(f"{module}.weight").add_(scale * (up.float() @ tensor.float()).T)
-                elif not name.endswith((".lora_B.weight", ".lora_embedding_B")):
-                    parameter = network.model.get_parameter(name)
-                    if parameter.shape != tensor.shape:
-                        raise BundleCorruptError(
-                            f"the adapter in {folder} has {name} of shape {tuple(tensor.shape)}, the network "
-                            f"{tuple(parameter.shape)}: its labels or its base are not those of the manifest"
-                        )
-                    parameter.copy_(tensor)
+                elif name.endswith(_UP):
+                    tensors[f"{name.removesuffix(_UP)}{_DOWN}"]  # merged with its other half
+                else:
+                    _replace(network.model.get_parameter(name), tensor, name=name, folder=folder)
     except (AttributeError, KeyError, RuntimeError) as error:
         raise BundleCorruptError(f"the adapter in {folder} does not fit the base: {error}") from error
+
+
+def trainable_share(network: Network) -> float:
+    """Return trainable parameters / all parameters."""
+    counts = np.array([(p.numel() * p.requires_grad, p.numel()) for p in network.model.parameters()])
+    trainable, total = counts.sum(axis=0)
+    return float(trainable / total)
+
+
+def _replace(parameter: torch.Tensor, tensor: torch.Tensor, *, name: str, folder: Path) -> None:
+    if parameter.shape != tensor.shape:
+        raise BundleCorruptError(
+            f"the adapter in {folder} has {name} of shape {tuple(tensor.shape)}, the network {tuple(parameter.shape)}: "
+            "its labels or its base are not those of the manifest"
+        )
+    parameter.copy_(tensor)
+
+
+def _load(base: BaseFiles, labels: Sequence[str]) -> tuple[Any, Mapping[str, Any]]:
+    """Return the base with a new head, and what was new in it, mismatched and so on."""
+    with _LOADING:
+        try:
+            import torch
+            from safetensors import SafetensorError
+            from transformers import AutoModelForSequenceClassification
+            from transformers.utils import logging
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"the torch engine needs {error.name}: pip install 'pointsman[train]'"
+            ) from error
+
+        verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()  # a new head is expected, and anything else that is new is refused
+        logging.disable_progress_bar()
+        try:
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                base.path,
+                num_labels=len(labels),
+                id2label=dict(enumerate(labels)),
+                label2id={label: index for index, label in enumerate(labels)},
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                local_files_only=True,
+                dtype=torch.float32,
+            )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise BaseModelError(f"cannot load the base model in {base.path}: {error}") from error
+        finally:
+            logging.set_verbosity(verbosity)
+            if bars:
+                logging.enable_progress_bar()
+    return model, report
+
+
+def _new_modules(report: Mapping[str, Any], family: Family, base: BaseFiles) -> tuple[str, ...]:
+    """Return the modules that the checkpoint lacks: the head, and with some checkpoints the pooler.
+
+    Raises:
+        BaseModelError: it lacks others, so it is no checkpoint of this family.
+    """
+    lacking = {*report["missing_keys"], *(item[0] for item in report.get("mismatched_keys", ()))}
+    allowed = {*family.head, "pooler"}
+    if unexpected := sorted(key for key in lacking if not allowed & set(key.split("."))):
+        raise BaseModelError(
+            f"the weights in {base.path} do not fit its config.json: {len(unexpected)} tensors are missing or have "
+            f"another shape, the first is {unexpected[0]}; copy the model again"
+        )
+    return tuple(sorted({key.rpartition(".")[0] for key in lacking}))
+
+
+def _add_words(model: Any, tokenizer: Tokenizer, glossary: Glossary) -> None:
+    import torch
+
+    words = glossary.new_words(tokenizer)
+    rows = glossary.extend(tokenizer, model.get_input_embeddings().weight.detach().numpy())
+    if not words:
+        return
+    first = min(tokenizer.get_vocab()[word] for word in words)
+    before = model.get_input_embeddings().num_embeddings  # some bases pad their table beyond the vocabulary
+    model.resize_token_embeddings(max(before, first + len(words)), mean_resizing=False)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[first : first + len(words)] = torch.from_numpy(rows)
 
 
 def _top_modules(network: Network) -> set[str]:
@@ -248,10 +311,3 @@ def _matching(network: Network, targets: Sequence[str], whole: Sequence[str]) ->
 def _embeddings(network: Network) -> list[str]:
     wanted = network.model.get_input_embeddings()
     return [name for name, module in network.model.named_modules() if module is wanted]
-
-
-def trainable_share(network: Network) -> float:
-    """Return trainable parameters / all parameters."""
-    counts = np.array([(p.numel() * p.requires_grad, p.numel()) for p in network.model.parameters()])
-    trainable, total = counts.sum(axis=0)
-    return float(trainable / total)

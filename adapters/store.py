@@ -25,7 +25,7 @@ class Store:
     root: Path
 
     def ids(self) -> list[str]:
-        """Return the ids of all bundles, oldest first."""
+        """Return the ids of all bundles, in order of the day they were made."""
         if not self.root.is_dir():
             return []
         return sorted(path.name for path in self.root.iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -59,9 +59,16 @@ class Store:
         return next(iter(self.history()), None)
 
     def history(self) -> list[str]:
-        """Return the ids that are and were in force, newest first."""
+        """Return the ids that are and were in force, newest first.
+
+        Raises:
+            BundleError: `current` cannot be read.
+        """
         path = self.root / "current"
-        return path.read_text(encoding="utf-8").split() if path.is_file() else []
+        try:
+            return path.read_text(encoding="utf-8").split() if path.is_file() else []
+        except (OSError, UnicodeDecodeError) as error:
+            raise BundleError(f"cannot read {path}: {error}; promote a bundle again after removing it") from error
 
     def promote(self, bundle_id: str) -> Bundle:
         """Make a bundle the current one, after verifying it.
@@ -102,10 +109,9 @@ def shipped_bundle() -> Bundle:
     Raises:
         BundleNotFoundError: this installation carries none.
     """
-    folders = sorted(path for path in _SHIPPED.glob("*") if path.is_dir()) if _SHIPPED.is_dir() else []
-    if not folders:
+    if not (ids := _shipped_ids()):
         raise BundleNotFoundError(f"this installation carries no bundle in {_SHIPPED}; train one: pointsman train")
-    return Bundle.open(folders[-1])
+    return Bundle.open(_SHIPPED / ids[-1])
 
 
 def open_bundle(reference: str | Path | None, store: Store) -> Bundle:
@@ -120,8 +126,10 @@ def open_bundle(reference: str | Path | None, store: Store) -> Bundle:
         return store.open(current) if current else shipped_bundle()
     if Path(reference).is_dir():
         return Bundle.open(Path(reference))
-    if str(reference) not in store.ids():
-        shipped = shipped_bundle()
-        if shipped.id == str(reference):
-            return shipped
+    if str(reference) not in store.ids() and str(reference) in _shipped_ids():
+        return shipped_bundle()
     return store.open(str(reference))
+
+
+def _shipped_ids() -> list[str]:
+    return sorted(path.name for path in _SHIPPED.iterdir() if path.is_dir()) if _SHIPPED.is_dir() else []

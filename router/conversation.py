@@ -89,7 +89,7 @@ def _text(content: object) -> str:
         return ""
     if isinstance(content, str):
         return content
-    if not isinstance(content, Sequence):
+    if not isinstance(content, Sequence) or isinstance(content, bytes | bytearray):
         raise InputError(f"`content` must be a text or a list of parts, got {type(content).__name__}")
     texts = []
     for part in content:

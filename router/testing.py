@@ -88,8 +88,8 @@ class RecordingHandler:
     async def stream(self, conversation: Conversation, decision: Decision) -> AsyncIterator[str]:
         """Yield the text in words; raise the given error at its end."""
         self.calls.append((conversation, decision))
-        for word in self._text.split(" "):
-            yield word if word == self._text.split(" ")[0] else f" {word}"
+        for number, word in enumerate(self._text.split(" ")):
+            yield f" {word}" if number else word
         if self._error is not None:
             raise self._error
 

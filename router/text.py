@@ -31,9 +31,10 @@ def normalise(text: str) -> str:
     are spelt in Latin (a word wholly in one script is left alone, and so is every Chinese character); runs of white
     space become one space; very long words are cut into pieces.
     """
-    text = unicodedata.normalize("NFKC", text)
     text = "".join(character for character in text if character in _KEPT_CONTROLS or not _is_invisible(character))
+    text = unicodedata.normalize("NFKC", text)
     text = _MIXED_WORD.sub(lambda word: _to_latin(word[0]), text)
+    text = unicodedata.normalize("NFKC", text)  # a Latin letter may compose with an accent where its look-alike did not
     text = _LONG_WORD.sub(r"\1 ", text)
     return _SPACES.sub(" ", text).strip()
 

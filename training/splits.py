@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pointsman.router import ConfigurationError
@@ -56,34 +55,14 @@ def split_examples(
 
 
 def near_duplicate_groups(examples: Sequence[Example]) -> list[str]:
-    """Return a group name an example: its own group, joined with those of messages that have the same words.
+    """Return a group name an example.
 
-    Single messages are near-duplicates when their sets of words (Chinese: characters) are equal, whatever the order,
-    case and punctuation. Conversations keep the groups they carry.
+    Single messages with the same set of words (Chinese: characters) are one group, whatever their order, case and
+    punctuation; conversations keep the groups they carry. A name depends on nothing but its example.
     """
-    parent: dict[str, str] = {}
-
-    def find(name: str) -> str:
-        parent.setdefault(name, name)
-        while parent[name] != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
-
-    for members in _buckets((_words(e), e.group) for e in examples if not e.window.previous_user):
-        first, *others = sorted({find(group) for group in members})
-        for other in others:
-            parent[other] = first
-    return [find(example.group) for example in examples]
+    return [example.group if example.window.previous_user else _words_hash(example) for example in examples]
 
 
-def _words(example: Example) -> frozenset[str]:
-    words = frozenset(_WORD.findall(example.window.message.lower()))
-    return words or frozenset([example.window.message])
-
-
-def _buckets(pairs: Iterable[tuple[Hashable, str]]) -> Iterable[list[str]]:
-    buckets: defaultdict[Hashable, list[str]] = defaultdict(list)
-    for key, value in pairs:
-        buckets[key].append(value)
-    return buckets.values()
+def _words_hash(example: Example) -> str:
+    words = sorted(set(_WORD.findall(example.window.message.lower()))) or [example.window.message]
+    return hashlib.sha256(" ".join(words).encode()).hexdigest()

@@ -63,21 +63,21 @@ def about_options() -> Iterator[None]:
 def run(app: typer.Typer, args: Sequence[str]) -> int:
     """Return the exit code of the command line `args`; no exception but a shell's `SystemExit` gets out."""
     _speak_utf8()
-    _log_to_stderr()
     try:
-        with warnings.catch_warnings():
+        with _logging_to_stderr(), warnings.catch_warnings():
             # what model libraries tell their own callers; a user can do nothing about it
             warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|accelerate|torch)\b")
             code = app(args=list(args), prog_name="pointsman", standalone_mode=False)
-        sys.stdout.flush()
+            sys.stdout.flush()
+            return code if isinstance(code, int) else 0
     except BrokenPipeError:
-        _close_stdout()
         return FAILED
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 -- the user gets it, in a paragraph
         return show_error(error)
-    return code if isinstance(code, int) else 0
+    finally:
+        _flush_or_drop()
 
 
 def show_error(error: Exception) -> int:
@@ -144,19 +144,29 @@ class _OneLine(logging.Formatter):
         return super().formatException(ei) if is_debugging() else ""  # type: ignore[arg-type]
 
 
-def _log_to_stderr() -> None:
+@contextmanager
+def _logging_to_stderr() -> Iterator[None]:
+    """Show our own log on stderr in the block."""
     logger = logging.getLogger("pointsman")
-    for handler in list(logger.handlers):
-        if isinstance(handler.formatter, _OneLine):  # a command line before this one in the same process
-            logger.removeHandler(handler)
+    before = logger.handlers, logger.level, logger.propagate
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneLine("%(levelname)s %(name)s: %(message)s"))
-    logger.addHandler(handler)
+    logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.DEBUG if is_debugging() else logging.WARNING)
-    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.handlers, level, logger.propagate = before
+        logger.setLevel(level)
 
 
-def _close_stdout() -> None:
-    """Point stdout at nothing when its reader is gone, so that the flush at exit finds no broken pipe."""
-    with suppress(OSError, io.UnsupportedOperation):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _flush_or_drop() -> None:
+    """Write what is left on stdout; where that fails, its reader gone or its disk full, let the rest go.
+
+    Otherwise the interpreter would try again at exit, complain in its own words, and exit with 120.
+    """
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, io.UnsupportedOperation):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
