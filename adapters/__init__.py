@@ -5,6 +5,7 @@ if __name__ != "pointsman.adapters":
 
 from pointsman.adapters.base import DEFAULT_BASE, BaseFiles, find_base
 from pointsman.adapters.bundle import Bundle
+from pointsman.adapters.classic import LoRAQuestionClassifier
 from pointsman.adapters.encoding import Encoder
 from pointsman.adapters.engine import Engine, TorchEngine
 from pointsman.adapters.gatekeeper import Gatekeeper
@@ -21,6 +22,7 @@ __all__ = [
     "Engine",
     "Gatekeeper",
     "Glossary",
+    "LoRAQuestionClassifier",
     "LoraSettings",
     "Manifest",
     "Network",

@@ -70,7 +70,7 @@ class Template(_Frozen):
 
 
 class ThresholdEntry(_Frozen):
-    """The lowest probability at which a label is followed, and the promise it was chosen for.
+    """The lowest safety (see `router.Policy`) at which a label is followed, and the promise it was chosen for.
 
     `value` is the smallest threshold at which the Clopper-Pearson upper bound of the error rate on `n` calibration
     messages stays within `budget` at the given confidence. Without `certified`, n was too small for any promise.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["LoraSettings", "Network", "add_lora", "build_network", "merge_adapter", "save_adapter", "trainable_share"]
 
 _PREFIX = "base_model.model."
-_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
+_HALVES = {".lora_A.weight": ".lora_B.weight", ".lora_embedding_A": ".lora_embedding_B"}
 _UNSUPPORTED = ("rank_pattern", "alpha_pattern", "use_dora", "lora_bias", "fan_in_fan_out")
 _LOADING = threading.Lock()
 """Loading changes what all threads of transformers and torch share: verbosity, default dtype."""
@@ -126,9 +126,10 @@ def add_lora(network: Network, settings: LoraSettings) -> None:
         lora_dropout=settings.dropout,
         use_rslora=settings.rank_stabilised,
         target_modules=[*_matching(network, targets, whole), *(_embeddings(network) if settings.embeddings else ())],
-        modules_to_save=whole,
+        modules_to_save=list(whole),
     )
     network.model = get_peft_model(network.model, config)
+    network.model.peft_config["default"].modules_to_save = whole  # PEFT adds every name that a head could have
 
 
 def save_adapter(network: Network, folder: Path, *, base: BaseFiles) -> None:
@@ -179,15 +180,13 @@ def merge_adapter(network: Network, folder: Path) -> None:
         raise BundleCorruptError(f"the adapter in {folder} lacks {untrained[0]}, which this base does not have either")
     try:
         with torch.no_grad():
+            for down, up in _HALVES.items():
+                for module in [name.removesuffix(down) for name in tensors if name.endswith(down)]:
+                    product = scale * (tensors.pop(f"{module}{up}").float() @ tensors.pop(f"{module}{down}").float())
+                    weight = network.model.get_parameter(f"{module}.weight")
+                    weight.add_(product if down.endswith(".weight") else product.T)  # a table has its rows as columns
             for name, tensor in tensors.items():
-                if name.endswith(_DOWN):
-                    module = name.removesuffix(_DOWN)
-                    up = tensors[f"{module}{_UP}"]
-                    network.model.get_parameter(f"{module}.weight").add_(scale * (up.float() @ tensor.float()))
-                elif name.endswith(_UP):
-                    tensors[f"{name.removesuffix(_UP)}{_DOWN}"]  # merged with its other half
-                else:
-                    _replace(network.model.get_parameter(name), tensor, name=name, folder=folder)
+                _replace(network.model.get_parameter(name), tensor, name=name, folder=folder)
     except (AttributeError, KeyError, RuntimeError) as error:
         raise BundleCorruptError(f"the adapter in {folder} does not fit the base: {error}") from error
 
@@ -267,7 +266,8 @@ def _add_words(model: Any, tokenizer: Tokenizer, glossary: Glossary) -> None:
     rows = glossary.extend(tokenizer, model.get_input_embeddings().weight.detach().numpy())
     if not words:
         return
-    first = min(tokenizer.get_vocab()[word] for word in words)
+    vocabulary = tokenizer.get_vocab()
+    first = min(vocabulary[word] for word in words)
     before = model.get_input_embeddings().num_embeddings  # some bases pad their table beyond the vocabulary
     model.resize_token_embeddings(max(before, first + len(words)), mean_resizing=False)
     with torch.no_grad():

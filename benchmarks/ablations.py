@@ -61,7 +61,8 @@ def main() -> None:
     public = sorted(options.public.glob("*.jsonl"))
     names = {path.stem for path in public}
     split = split_examples(read_examples([*sorted(OURS.glob("*.jsonl")), *public], labels=LABELS))
-    dev = [e for e in read_examples(sorted(options.dev.glob("*.jsonl")), labels=LABELS) if not e.window.previous_user]
+    dev = [e for e in read_examples(sorted(options.dev.glob("*.jsonl")), labels=LABELS) if e.turn == 1]
+    dev = dev[:: options.every]
     heldout = [example for example in split.heldout if example.source not in names]
     arms = ARMS if options.only is None else [ARMS[number] for number in options.only]
     for seed in range(options.seeds):
@@ -167,8 +168,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--results", type=Path, default=Path("runs/ablations"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--cap", type=int, default=300)
-    parser.add_argument("--precision", choices=["no", "bf16"], default="no")
+    parser.add_argument("--cap", type=int, default=100)
+    parser.add_argument("--every", type=int, default=3, help="score on every n-th message of dev")
+    parser.add_argument("--precision", choices=["no", "bf16"], default="bf16")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--only", type=int, nargs="*", help="numbers of the arms to run, from 0")
     return parser.parse_args()

@@ -52,7 +52,9 @@ def main() -> None:
     print("|---|---|---:|---:|---:|---:|---|")
     for row in rows:
         f1 = row["macro_f1"]
-        accuracy = f"{statistics.mean(f1):.3f} ± {statistics.pstdev(f1):.3f} ({len(f1)} seeds)" if f1 else "not applicable"
+        accuracy = (
+            f"{statistics.mean(f1):.3f} ± {statistics.pstdev(f1):.3f} ({len(f1)} seeds)" if f1 else "not applicable"
+        )
         print(
             f"| {row['base']} | {row['method']} | {row['trainable']:,} | {row['share']:.2%} | {row['step_ms']:.0f} "
             f"| {row['peak_mib']:.0f} | {accuracy} |"

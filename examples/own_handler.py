@@ -13,7 +13,7 @@ from pointsman.router.testing import ScriptedClassifier
 class Lineage:
     """Answers from your own service; this one knows a single table."""
 
-    async def stream(self, conversation: Conversation, decision: Decision) -> AsyncIterator[str]:  # noqa: ARG002
+    async def stream(self, conversation: Conversation, decision: Decision) -> AsyncIterator[str]:
         yield f"You asked: {conversation.last_user_message}\n"
         yield "dwd_orders <- ods_orders <- the shop's MySQL"
 

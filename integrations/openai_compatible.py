@@ -58,7 +58,7 @@ class OpenAICompatible:
     def __repr__(self) -> str:
         return f"OpenAICompatible(url={self._shown_url!r}, model={self._model!r})"
 
-    async def stream(self, conversation: Conversation, decision: Decision) -> AsyncIterator[str]:  # noqa: ARG002
+    async def stream(self, conversation: Conversation, decision: Decision) -> AsyncIterator[str]:
         """Yield the reply as it comes.
 
         The whole conversation is sent but for tool messages, whose calls a `Conversation` does not keep.

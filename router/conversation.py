@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import cast
 
 from pointsman.router.errors import InputError
 
@@ -73,7 +74,8 @@ class Conversation:
             return cls(messages=(Message(role=Role.USER, content=value),))
         if not isinstance(value, Sequence):
             raise InputError(f"a conversation must be a text or a list of messages, got {type(value).__name__}")
-        return cls(messages=tuple(Message.of(message) for message in value))
+        messages = cast("Sequence[Message | Mapping[str, object]]", value)  # mypy takes a str for one of these
+        return cls(messages=tuple(Message.of(message) for message in messages))
 
     @property
     def last_user_message(self) -> str:

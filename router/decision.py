@@ -11,6 +11,8 @@ from pointsman.router.errors import ConfigurationError
 
 __all__ = ["DEFAULT_LABELS", "Decision", "Label", "Reason", "Scores"]
 
+_ROUNDING = 1e-3
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
@@ -60,7 +62,7 @@ class Scores:
 
     def __post_init__(self) -> None:
         total = sum(self.probabilities.values())
-        if not self.probabilities or not abs(total - 1) < 1e-3:
+        if not self.probabilities or abs(total - 1) > _ROUNDING:
             raise ConfigurationError(f"probabilities must sum to 1, got {dict(self.probabilities)!r}")
 
     @property
@@ -85,7 +87,7 @@ class Reason(StrEnum):
 
     CONFIDENT = "confident"
     UNSURE = "unsure"
-    """The label's probability is below its threshold."""
+    """Following the label would be less safe than its threshold demands; see `Policy`."""
     GATEKEEPER_FAILED = "gatekeeper_failed"
 
 

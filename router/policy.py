@@ -21,15 +21,16 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """Follow the most probable label where its probability reaches the label's threshold, else `unsure_route`.
+    """Follow the most probable label where that is safe enough, else take `unsure_route`.
 
-    A label without a threshold is always followed. The unsure route is the knowledge base by default and never the
-    refusal: refusing a real question is the worst error.
+    Safety is the probability that the message does *not* belong to the unsure route: 1 - P(data_platform) by default.
+    A label is followed where safety reaches the label's threshold; a label without a threshold is always followed. The
+    unsure route is the knowledge base by default and never the refusal: refusing a real question is the worst error.
     """
 
     labels: Sequence[Label] = DEFAULT_LABELS
     thresholds: Mapping[str, float] = field(default_factory=dict)
-    """Lowest probability at which a label is followed, by label name."""
+    """Lowest safety at which a label is followed, by label name."""
     unsure_route: str = "knowledge_base"
 
     def __post_init__(self) -> None:
@@ -56,6 +57,11 @@ class Policy:
         if label is None:
             known = ", ".join(label.name for label in self.labels)
             raise ConfigurationError(f"the gatekeeper said {scores.label!r}; the policy knows {known}")
-        if scores.confidence < self.thresholds.get(label.name, 0.0):
+        if self.safety(scores) < self.thresholds.get(label.name, 0.0):
             return Choice(route=self.unsure_route, reason=Reason.UNSURE)
         return Choice(route=label.route, reason=Reason.CONFIDENT)
+
+    def safety(self, scores: Scores) -> float:
+        """Return the probability that the message belongs to another route than the unsure one, 0 to 1."""
+        protected = (label.name for label in self.labels if label.route == self.unsure_route)
+        return 1.0 - sum(scores.probabilities.get(name, 0.0) for name in protected)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
@@ -129,7 +129,7 @@ class Router:
         decision = await self.decide(conversation)
         yield decision
         pieces = self._handler(decision).stream(conversation, decision)
-        if hasattr(pieces, "aclose"):  # an async generator: stop it at once when our caller stops
+        if isinstance(pieces, AsyncGenerator):  # stop it at once when our caller stops
             async with aclosing(pieces) as closing:
                 async for piece in closing:
                     yield piece

@@ -40,7 +40,7 @@ def test_a_bare_import_from_the_repository_root_is_refused(name: str) -> None:
 
 
 def test_importing_the_packages_loads_no_heavy_library() -> None:
-    heavy = ("torch", "transformers", "peft", "accelerate", "sklearn", "scipy", "matplotlib")
+    heavy = ("torch", "transformers", "peft", "accelerate", "sklearn", "scipy")
     code = (
         "import sys, pointsman.router, pointsman.adapters, pointsman.training, pointsman.integrations\n"
         f"print([name for name in {heavy!r} if name in sys.modules])"

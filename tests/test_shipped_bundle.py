@@ -1,7 +1,6 @@
 """What the shipped bundle promises, measured on messages that it was not trained on."""
 
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,11 +39,11 @@ def on_heldout(bundle: Bundle, engine: TorchEngine, heldout: tuple[Example, ...]
 
 
 @pytest.fixture(scope="module")
-def on_dev(bundle: Bundle, engine: TorchEngine) -> Iterator[Evaluation]:
+def on_dev(bundle: Bundle, engine: TorchEngine) -> Evaluation:
     if not PUBLIC.is_dir():
         pytest.skip("the public measuring corpora are not part of the repository and not beside it")
     examples = [e for e in read_examples(sorted(PUBLIC.glob("*.jsonl")), labels=LABELS) if e.turn == 1]
-    yield evaluate(engine, examples, policy=bundle.manifest.policy(), bundle=bundle.id)
+    return evaluate(engine, examples, policy=bundle.manifest.policy(), bundle=bundle.id)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 if __name__ != "pointsman.training":
     raise ImportError(f"import pointsman.training, not {__name__}: a second copy of every class would be made")
 
+from pointsman.training.classic import LoRAQuestionClassifierTrainer
 from pointsman.training.evaluate import Evaluation, evaluate
 from pointsman.training.examples import Example, Findings, inspect_examples, read_examples
 from pointsman.training.fit import FitResult, FitSettings, Progress, fit
@@ -17,6 +18,7 @@ __all__ = [
     "Findings",
     "FitResult",
     "FitSettings",
+    "LoRAQuestionClassifierTrainer",
     "MixtureSettings",
     "Progress",
     "Recipe",

@@ -10,7 +10,16 @@ from pointsman.router import detect_language, normalise
 __all__ = ["perturb"]
 
 _GREETINGS = {
-    "en": ("hi, ", "hello! ", "hey ", "Hi there, ", "good morning, ", "quick question: ", "sorry to bother you, ", "pls "),
+    "en": (
+        "hi, ",
+        "hello! ",
+        "hey ",
+        "Hi there, ",
+        "good morning, ",
+        "quick question: ",
+        "sorry to bother you, ",
+        "pls ",
+    ),
     "zh": ("你好，", "您好，", "在吗？", "请问", "麻烦问下，", "嗨，", "早上好，", "不好意思打扰一下，"),
 }
 _ENDINGS = {
@@ -39,9 +48,10 @@ def perturb(text: str, rng: random.Random) -> str:
         lambda t: _typos(t, rng),
         lambda t: t.replace(" ", "  ").replace("，", ","),
     ]
+    noisy = text
     for noise in rng.sample(noises, rng.choice((1, 1, 2))):
-        text = noise(text)
-    return normalise(text)
+        noisy = noise(noisy)
+    return normalise(noisy) or text  # of a message that is one question mark, nothing may be left
 
 
 def _typos(text: str, rng: random.Random) -> str:

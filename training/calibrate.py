@@ -56,8 +56,8 @@ def fit_thresholds(
 ) -> dict[str, ThresholdEntry]:
     """Return for each label of `budgets` the lowest threshold that keeps `protected` messages from going there.
 
-    A message of the protected label that is given the label with at least the threshold's probability is an error. The
-    threshold is the lowest at which the Clopper-Pearson upper bound of the error rate stays within the budget. Where n
+    Safety is 1 - P(protected), as in `router.Policy`. A protected message that is given the label with at least the
+    threshold's safety is an error. The threshold is the lowest at which the Clopper-Pearson upper bound of the error rate stays within the budget. Where n
     is too small for that (n = ln(1 - confidence) / ln(1 - budget) errorless messages are needed), it is set just above
     the highest error, and the entry says that nothing is certified.
 
@@ -77,7 +77,7 @@ def fit_thresholds(
     said = real.argmax(axis=1)
     return {
         label: _threshold(
-            np.sort(real[said == labels.index(label), labels.index(label)])[::-1],
+            np.sort(1.0 - real[said == labels.index(label), labels.index(protected)])[::-1],
             n=len(real),
             budget=budget,
             confidence=confidence,
@@ -97,14 +97,16 @@ def _threshold(
     certified = allowed >= 0
     # just above the first error that is too many; with no such error, the floor alone decides
     first_over = max(allowed, 0)
-    value = max(floor, float(np.nextafter(wrong[first_over], 1.0))) if first_over < len(wrong) else floor
-    kept = int((wrong >= value).sum())
+    value = max(floor, float(np.nextafter(wrong[first_over], 2.0))) if first_over < len(wrong) else floor
+    value = min(value, 1.0)
+    kept = int((wrong >= value).sum())  # an error with probability 1 stays whatever the threshold
+    bound = clopper_pearson_upper(kept, n, confidence)
     return ThresholdEntry(
-        value=min(value, 1.0),
+        value=value,
         budget=budget,
         error=error,
-        certified=certified,
-        upper_bound=clopper_pearson_upper(kept, n, confidence),
+        certified=certified and bound <= budget,
+        upper_bound=bound,
         confidence=confidence,
         n=n,
         errors=kept,

@@ -29,16 +29,16 @@ user message of a conversation, read with the turn before it:
 |---|---|---|
 {labels}
 
-Load it with `pointsman.adapters.Bundle.open(folder)`, or its `adapter/` with plain PEFT on the base whose vocabulary was
-extended by `glossary.tsv` (see `pointsman.adapters.build_network`).
+Load it with `pointsman.adapters.Bundle.open(folder)`, or its `adapter/` with plain PEFT on the base whose vocabulary
+was extended by `glossary.tsv` (see `pointsman.adapters.build_network`).
 
 {_figures(heldout)}
 ## Data
 
 {manifest.data.examples} labelled messages, SHA-256 `{manifest.data.sha256[:16]}…`: {files}.
 
-The base is under Apache-2.0. `glossary.tsv`, where present, holds shortened glosses of CC-CEDICT (CC BY-SA 4.0). Files
-named after public corpora are not part of this bundle; docs/data.md lists their sources and licences.
+The base is under Apache-2.0. `glossary.tsv`, where present, holds shortened glosses of CC-CEDICT (CC BY-SA 4.0).
+Files named after public corpora are not part of this bundle; docs/data.md lists their sources and licences.
 
 Full configuration, seed, thresholds with their budgets, and every figure: `manifest.json`.
 """

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,7 +74,6 @@ class LoRAQuestionClassifierTrainer:
         if glossary_words is None:
             glossary_words = GlossarySettings().words if self.model_path == DEFAULT_BASE else 0
         self._glossary_words = glossary_words
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._trained: Trained | None = None
 
     def prepare_training_data(self) -> tuple[list[str], list[int]]:
@@ -93,15 +94,15 @@ class LoRAQuestionClassifierTrainer:
             BaseModelError: the base is not found or not usable.
             GatekeeperOutOfMemory: a batch did not fit; the message says what to lower.
         """
-        scratch = tempfile.TemporaryDirectory(prefix="pointsman-")
-        folder = Path(scratch.name)
+        folder = Path(tempfile.mkdtemp(prefix="pointsman-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         count = self._write_examples(folder / "training_data.jsonl")
         nothing_kept = SplitSettings(validation=0, calibration=0, heldout=0)
         recipe = Recipe(
             data=(folder / "training_data.jsonl",),
             base=self.model_path,
             labels=tuple(LabelEntry.of(label) for label in self.labels),
-            unsure_route=self.labels[0].route,
+            unsure_route=next((label.route for label in self.labels if label.route != "refusal"), "knowledge_base"),
             glossary=GlossarySettings(words=self._glossary_words),
             template=self._template,
             lora=self._lora,
@@ -113,10 +114,10 @@ class LoRAQuestionClassifierTrainer:
         except GatekeeperOutOfMemory as error:
             raise GatekeeperOutOfMemory(
                 f"{error}. Here: call train(batch_size={max(1, batch_size // 2)}), or pass a template with fewer "
-                "max_tokens; a smaller lora_rank saves little. On CUDA, see with nvidia-smi what else holds memory, set "
+                "max_tokens; a smaller lora_rank saves little. On CUDA, nvidia-smi shows what else holds memory; set "
                 "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True, or train on the CPU with CUDA_VISIBLE_DEVICES=''"
             ) from error
-        self._scratch, self._trained = scratch, trained
+        self._trained = trained
         share = trained.fit.trainable / trained.fit.total
         logger.info("trained %d of %d parameters (%.2f %%)", trained.fit.trainable, trained.fit.total, 100 * share)
         return trained.fit
@@ -133,15 +134,13 @@ class LoRAQuestionClassifierTrainer:
         if not (target / "manifest.json").is_file():
             return bundle.copy_to(target)
         try:
-            with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=self.save_dir) as aside:
-                earlier = target.rename(Path(aside) / name)
-                try:
-                    return bundle.copy_to(target)
-                except BundleError:
-                    earlier.rename(target)
-                    raise
+            with tempfile.TemporaryDirectory(prefix=".replacing-", dir=self.save_dir) as aside:
+                new = bundle.copy_to(Path(aside) / "new")
+                target.rename(Path(aside) / "old")
+                new.path.rename(target)
         except OSError as error:
             raise BundleError(f"the bundle in {target} was not replaced: {error}") from error
+        return Bundle(path=target, manifest=bundle.manifest)
 
     def evaluate(self, path: str | Path) -> Evaluation:
         """Return the figures of the trained bundle on a labelled JSONL or CSV file.
@@ -177,8 +176,8 @@ class LoRAQuestionClassifierTrainer:
             for text, number in zip(texts, numbers, strict=True):
                 if not 0 <= number < len(self.labels):
                     raise ConfigurationError(
-                        f"the label of {text[:60]!r} is {number!r}; there are {len(self.labels)} labels, so it must lie "
-                        f"in 0..{len(self.labels) - 1}; pass `labels` to add one"
+                        f"the label of {text[:60]!r} is {number!r}; there are {len(self.labels)} labels, so it must "
+                        f"lie in 0..{len(self.labels) - 1}; pass `labels` to add one"
                     )
                 file.write(json.dumps({"text": text, "label": self.labels[number].name}) + "\n")
         return len(texts)

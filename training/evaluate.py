@@ -1,4 +1,4 @@
-"""Score a bundle on labelled messages: accuracy, macro-F1, slices with intervals, calibration, and what routing costs."""
+"""Score a bundle on labelled messages: accuracy, macro-F1, slices with intervals, calibration, cost of routing."""
 
 from __future__ import annotations
 
@@ -143,9 +143,7 @@ def evaluate(
             )
             for i, name in enumerate(names)
         },
-        confusion={
-            name: {other: int(matrix[i, j]) for j, other in enumerate(names)} for i, name in enumerate(names)
-        },
+        confusion={name: {other: int(matrix[i, j]) for j, other in enumerate(names)} for i, name in enumerate(names)},
         ece=expected_calibration_error(confidence, correct),
         coverage=float(np.mean([choice.reason != "unsure" for choice in choices])),
         routed=_routed([e.label for e in examples], [choice.route for choice in choices], policy),
@@ -158,7 +156,7 @@ def evaluate(
 
 def _routed(labels: Sequence[str], routes: Sequence[str], policy: Policy) -> Routed:
     route_of = {label.name: label.route for label in policy.labels}
-    knowledge = policy.unsure_route
+    knowledge = "knowledge_base" if "knowledge_base" in route_of.values() else policy.unsure_route
     pairs = [(route_of[label], route) for label, route in zip(labels, routes, strict=True)]
 
     def rate(of: Callable[[str], bool], went: str) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,11 @@ from pathlib import Path
 
 from pointsman.router import Conversation, DataError, InputError, Window, detect_language
 
-__all__ = ["Example", "Findings", "inspect_examples", "read_examples", "read_rows"]
+__all__ = ["Example", "Findings", "conversation_of", "inspect_examples", "read_examples", "read_rows"]
+
+_SHOWN = 20
+"""Most bad lines, and most pairs of near-duplicates, that are named."""
+_WORD = re.compile(r"[a-z0-9]+|[\u3400-\u9fff]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,16 +51,18 @@ def read_examples(paths: Iterable[Path], *, labels: Sequence[str]) -> list[Examp
     for path in paths:
         problems: list[str] = []
         found: list[Example] = []
-        for number, row in read_rows(path):
+        for number, row in _rows(path):
             try:
-                found.append(_example(row, source=path.stem, number=number, labels=labels))
+                if isinstance(row, InputError):
+                    raise row
+                found.append(_example(row, source=path.stem, labels=labels))
             except InputError as error:
                 problems.append(f"{path}:{number}: {error}")
         if problems:
-            more = f"\n... and {len(problems) - 20} more" if len(problems) > 20 else ""  # noqa: PLR2004
-            raise DataError("\n".join(problems[:20]) + more)
+            more = f"\n... and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+            raise DataError("\n".join(problems[:_SHOWN]) + more)
         if not found:
-            raise DataError(f"{path} is empty; expected lines of {{\"text\": ..., \"label\": ...}}")
+            raise DataError(f'{path} is empty; expected lines of {{"text": ..., "label": ...}}')
         examples += found
     return examples
 
@@ -64,15 +71,12 @@ def read_rows(path: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
     """Yield line numbers and objects of a JSONL or CSV file; blank lines are passed over.
 
     Raises:
-        DataError: the file cannot be read, is not UTF-8 text, or a line is not a JSON object.
+        DataError: the file cannot be read, is not UTF-8 text, or a line is not an object.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from _csv_rows(path, file) if path.suffix.lower() in {".csv", ".tsv"} else _json_rows(path, file)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text (byte {error.start}); convert it, or pass another file") from error
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    for number, row in _rows(path):
+        if isinstance(row, InputError):
+            raise DataError(f"{path}:{number}: {row}")
+        yield number, row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +91,10 @@ class Findings:
     """Examples beyond the first with the same window and label."""
     conflicts: tuple[tuple[str, tuple[str, ...]], ...] = field(default=())
     """Windows that carry more than one label, with the labels."""
+    near_duplicates: int = 0
+    """Different single messages that nearly repeat another one."""
+    near_examples: tuple[tuple[str, str], ...] = field(default=())
+    """Some of them with what they repeat; those whose labels differ come first."""
 
     def warnings(self) -> list[str]:
         """Return one sentence per thing worth mending."""
@@ -96,6 +104,11 @@ class Findings:
             lines.append(f"{len(self.conflicts)} messages carry two labels, e.g. {text[:60]!r}: {' and '.join(labels)}")
         if self.duplicates:
             lines.append(f"{self.duplicates} of {self.n} examples repeat another one")
+        if self.near_examples:
+            first, second = self.near_examples[0]
+            lines.append(
+                f"{self.near_duplicates} messages nearly repeat another one, e.g. {first[:60]!r}: {second[:60]!r}"
+            )
         rarest, most = min(self.per_label.values()), max(self.per_label.values())
         if rarest * 10 < most:
             name = min(self.per_label, key=self.per_label.__getitem__)
@@ -104,7 +117,12 @@ class Findings:
 
 
 def inspect_examples(examples: Sequence[Example]) -> Findings:
-    """Return counts, duplicates and conflicts."""
+    """Return counts, duplicates, near-duplicates and conflicts of at least one example."""
+    from pointsman.training.similar import near_duplicates  # a program of its own, which `python -m` must load first
+
+    singles = [example for example in examples if not example.window.previous_user]
+    pairs = near_duplicates([example.window.message for example in singles])
+    pairs.sort(key=lambda pair: singles[pair.first].label == singles[pair.second].label)
     labels_of: defaultdict[Window, Counter[str]] = defaultdict(Counter)
     for example in examples:
         labels_of[example.window][example.label] += 1
@@ -115,34 +133,58 @@ def inspect_examples(examples: Sequence[Example]) -> Findings:
         per_source=Counter(example.source for example in examples),
         duplicates=sum(count - 1 for labels in labels_of.values() for count in labels.values()),
         conflicts=tuple((w.message, tuple(sorted(labels))) for w, labels in labels_of.items() if len(labels) > 1),
+        near_duplicates=len({place for pair in pairs for place in (pair.first, pair.second)}),
+        near_examples=tuple(
+            (singles[pair.first].window.message, singles[pair.second].window.message) for pair in pairs[:_SHOWN]
+        ),
     )
 
 
-def _json_rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, Mapping[str, object]]]:
+def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, object] | InputError]]:
+    """Yield each line as an object, or as what is wrong with it; raise only where the rest cannot be read either."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield from _csv_rows(path, file) if path.suffix.lower() in {".csv", ".tsv"} else _json_rows(file)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error.reason}); convert it, or pass another file") from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _json_rows(lines: Iterable[str]) -> Iterator[tuple[int, Mapping[str, object] | InputError]]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{path}:{number}: not JSON: {error}; the line starts {line[:60]!r}") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{path}:{number}: expected a JSON object, found {type(row).__name__}")
-        yield number, row
+        except (ValueError, RecursionError) as error:
+            yield number, InputError(f"not JSON: {error}; the line starts {line[:60]!r}")
+            continue
+        if isinstance(row, dict):
+            yield number, row
+        else:
+            yield number, InputError(f"expected a JSON object, found {type(row).__name__}")
 
 
-def _csv_rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, Mapping[str, object]]]:
+def _csv_rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, Mapping[str, object] | InputError]]:
     reader = csv.DictReader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-    if missing := {"text", "label"} - set(reader.fieldnames or ()):
-        raise DataError(f"{path}:1: the header lacks {', '.join(sorted(missing))}; found {reader.fieldnames}")
     try:
+        if reader.fieldnames is None:
+            return
+        if missing := {"text", "label"} - set(reader.fieldnames):
+            raise DataError(f"{path}:1: the header lacks {', '.join(sorted(missing))}; found {reader.fieldnames}")
         for row in reader:
-            yield reader.line_num, row
+            if None in row:
+                found = len(reader.fieldnames) + len(row[None])
+                wanted = f"{len(reader.fieldnames)} fields as in the header"
+                yield reader.line_num, InputError(f"expected {wanted}, found {found}; quote a text that holds a comma")
+            else:
+                yield reader.line_num, row
     except csv.Error as error:
         raise DataError(f"{path}:{reader.line_num}: not CSV: {error}") from error
 
 
-def _example(row: Mapping[str, object], *, source: str, number: int, labels: Sequence[str]) -> Example:
+def _example(row: Mapping[str, object], *, source: str, labels: Sequence[str]) -> Example:
     label = row.get("label")
     if label not in labels:
         raise InputError(f"`label` must be one of {', '.join(labels)}, found {label!r}")
@@ -150,18 +192,31 @@ def _example(row: Mapping[str, object], *, source: str, number: int, labels: Seq
     window = Window.of(conversation)
     if not window.message:
         raise InputError("the message is empty")
-    single = len(conversation.messages) == 1
     turns = sum(message.role == "user" for message in conversation.messages)
-    own = hashlib.sha256(window.message.encode()).hexdigest()[:16] if single else f"{source}:{row.get('id', number)}"
     return Example(
         window=window,
         label=str(label),
         language=str(row.get("lang") or detect_language(window.message)),
         source=source,
-        group=str(row.get("group") or own),
+        group=str(row.get("group") or _own_group(row, window, source)),
         kind=str(row.get("kind") or ""),
         turn=turns,
     )
+
+
+def _own_group(row: Mapping[str, object], window: Window, source: str) -> str:
+    """Return a name that depends on nothing but the row, so that a split stays as it is when rows are added.
+
+    Single messages with the same set of words (Chinese: characters) get the same one, whatever their order, case and
+    punctuation.
+    """
+    if not window.previous_user:
+        words = sorted(set(_WORD.findall(window.message.lower()))) or [window.message]
+        return hashlib.sha256(" ".join(words).encode()).hexdigest()
+    if "id" in row:
+        return f"{source}:{row['id']}"
+    texts = (window.previous_user, window.previous_reply, window.message)
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
 def conversation_of(row: Mapping[str, object]) -> Conversation:

@@ -6,8 +6,10 @@ gives the weights of an undisturbed one, and a checkpoint needs no random state.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import math
-import os
+import pickle
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pointsman.adapters import Network
+from pointsman.adapters.files import write_atomically
 from pointsman.router import ConfigurationError, GatekeeperOutOfMemory, MissingDependencyError
 from pointsman.training.dropout import lock_dropout
 from pointsman.training.examples import Example
@@ -26,7 +29,7 @@ from pointsman.training.mixture import MixtureSettings, epoch_examples, example_
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["FitSettings", "FitResult", "Progress", "fit"]
+__all__ = ["FitResult", "FitSettings", "Progress", "fit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +112,8 @@ def fit(
         on_progress: called after every step, on the main process.
 
     Raises:
-        ConfigurationError: there is nothing to train on, or `checkpoint` belongs to another run.
+        ConfigurationError: there is nothing to train on, the loss is no longer a number, or `checkpoint` belongs to
+            another run, is damaged or cannot be written.
         GatekeeperOutOfMemory: a batch did not fit; the message says what to lower.
     """
     if not train:
@@ -132,6 +136,7 @@ class _Run:
         try:
             import torch
             from accelerate import Accelerator
+            from accelerate.state import AcceleratorState
         except ImportError as error:
             raise MissingDependencyError(f"training needs {error.name}: pip install 'pointsman[train]'") from error
 
@@ -140,6 +145,7 @@ class _Run:
         self.network, self.train, self.validation = network, train, validation
         self.settings, self.mixture = settings, mixture
         self.index = {label: number for number, label in enumerate(labels)}
+        AcceleratorState._reset_state()  # noqa: SLF001 -- else a process trains in the precision of its first run only
         self.accelerator = Accelerator(mixed_precision=settings.precision)
         self.parameters = {n: p for n, p in network.model.named_parameters() if p.requires_grad}
         batches = math.ceil(len(epoch_examples(train, mixture, seed=0)) / settings.batch_size)
@@ -157,15 +163,18 @@ class _Run:
         self.history: list[dict[str, float]] = []
 
     def run(self, checkpoint: Path | None, on_progress: Callable[[Progress], None]) -> FitResult:
-        first = self._resume(checkpoint) if checkpoint and checkpoint.exists() else 0
-        for epoch in range(first, self.settings.epochs):
-            if self._should_stop(epoch):
-                break
-            loss = self._epoch(epoch, on_progress)
-            self._validate(epoch, loss, on_progress)
-            if checkpoint and self.accelerator.is_main_process:
-                self._save(checkpoint, epoch + 1)
-        self._load(self.best["weights"])
+        try:
+            first = self._resume(checkpoint) if checkpoint and checkpoint.exists() else 0
+            for epoch in range(first, self.settings.epochs):
+                if self._should_stop(epoch):
+                    break
+                loss = self._epoch(epoch, on_progress)
+                self._validate(epoch, loss, on_progress)
+                if checkpoint and self.accelerator.is_main_process:
+                    self._save(checkpoint, epoch + 1)
+            self._load(self.best["weights"])
+        finally:  # what comes after training, calibration above all, runs in full precision as serving does
+            self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         self.network.model.eval()
         return FitResult(
             best_epoch=self.best["epoch"],
@@ -190,6 +199,11 @@ class _Run:
                 group["lr"] = settings.learning_rate * _schedule(step, self.total, settings.warmup)
             part = batches[start : start + settings.accumulation]
             loss = sum(self._backward(batch, len(part)) for batch in part) / len(part)
+            if not math.isfinite(loss):
+                raise ConfigurationError(
+                    f"the loss was {loss} at step {step + 1} of {self.total}; lower learning_rate "
+                    f"(now {settings.learning_rate:g}) or train in full precision"
+                )
             self.accelerator.clip_grad_norm_(self.parameters.values(), settings.max_gradient_norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
@@ -289,36 +303,46 @@ class _Run:
                 parameter.copy_(weights[name])
 
     def _fingerprint(self) -> str:
-        return repr((asdict(self.settings), asdict(self.mixture), len(self.train), sorted(self.parameters)))
+        digest = hashlib.sha256()
+        for example in self.train:
+            digest.update(repr((example.window, example.label, example.source)).encode())
+        shapes = [(name, tuple(parameter.shape)) for name, parameter in sorted(self.parameters.items())]
+        return repr((asdict(self.settings), asdict(self.mixture), digest.hexdigest(), shapes))
 
     def _save(self, path: Path, next_epoch: int) -> None:
         import torch
 
-        path.parent.mkdir(parents=True, exist_ok=True)
-        stage = path.with_suffix(".part")
         state = {
             "fingerprint": self._fingerprint(),
             "next_epoch": next_epoch,
             "weights": {name: parameter.detach() for name, parameter in self.parameters.items()},
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else None,
             "average": self.average,
             "best": self.best,
             "history": self.history,
         }
-        with stage.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        stage.replace(path)
+        content = io.BytesIO()
+        torch.save(state, content)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, content.getvalue())
+        except OSError as error:
+            raise ConfigurationError(f"cannot write the checkpoint {path}: {error.strerror or error}") from error
 
     def _resume(self, path: Path) -> int:
         import torch
 
-        state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
-        if state["fingerprint"] != self._fingerprint():
+        try:
+            state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
+        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+            raise ConfigurationError(f"{path} is not a checkpoint; remove it to start afresh ({error})") from error
+        if not isinstance(state, dict) or state.get("fingerprint") != self._fingerprint():
             raise ConfigurationError(f"{path} belongs to a run with other settings or data; remove it to start afresh")
         self._load(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler and state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
         self.average, self.best, self.history = state["average"], state["best"], state["history"]
         next_epoch: int = state["next_epoch"]
         return next_epoch

@@ -47,7 +47,7 @@ class SplitSettings(_Strict):
 class BudgetSettings(_Strict):
     """How often a message of the unsure route's label may be lost, and how sure that must be."""
 
-    false_refusal: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    false_refusal: Annotated[float, Field(gt=0, lt=1)] = 0.015
     lost_data: Annotated[float, Field(gt=0, lt=1)] = 0.02
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
 

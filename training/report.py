@@ -5,7 +5,7 @@ It loads nothing and runs nothing: no script, no font, no picture from elsewhere
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -230,9 +230,7 @@ def _y(share: float) -> float:
     return round(_MARGIN + (1 - share) * _PLOT, 1)
 
 
-def _slice_table(axis: str, parts: dict[str, Slice] | object) -> str:
-    if not isinstance(parts, dict) or not parts:
-        return ""
+def _slice_table(axis: str, parts: Mapping[str, Slice]) -> str:
     rows = (
         f'<tr><td class="name">{escape(name)}</td><td>{_strip(part)}</td>'
         f'<td class="n">{part.accuracy:.3f} ({part.low:.3f}-{part.high:.3f})</td>'

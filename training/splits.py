@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pointsman.router import ConfigurationError
 from pointsman.training.examples import Example
 
-__all__ = ["Split", "near_duplicate_groups", "split_examples"]
-
-_WORD = re.compile(r"[a-z0-9]+|[\u3400-\u9fff]")
+__all__ = ["Split", "near_duplicate_groups", "near_duplicates_across", "split_examples"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,14 +52,30 @@ def split_examples(
 
 
 def near_duplicate_groups(examples: Sequence[Example]) -> list[str]:
-    """Return a group name an example.
+    """Return a group name an example: the one it was given, else one of its own.
 
     Single messages with the same set of words (Chinese: characters) are one group, whatever their order, case and
-    punctuation; conversations keep the groups they carry. A name depends on nothing but its example.
+    punctuation. A name depends on nothing but its example, so a message stays on its side when more data come.
     """
-    return [example.group if example.window.previous_user else _words_hash(example) for example in examples]
+    return [example.group for example in examples]
 
 
-def _words_hash(example: Example) -> str:
-    words = sorted(set(_WORD.findall(example.window.message.lower()))) or [example.window.message]
-    return hashlib.sha256(" ".join(words).encode()).hexdigest()
+def near_duplicates_across(split: Split) -> dict[str, int]:
+    """Return how many single messages of each side but `train` nearly repeat one of `train`; see `similar`."""
+    from pointsman.training.similar import near_duplicates  # a program of its own, which `python -m` must load first
+
+    sides = ("train", "validation", "calibration", "heldout")
+    texts, side_of = [], []
+    for side in sides:
+        for example in getattr(split, side):
+            if not example.window.previous_user:
+                texts.append(example.window.message)
+                side_of.append(side)
+    close = {place for pair in near_duplicates(texts) for place in _apart(pair.first, pair.second, side_of)}
+    return {side: sum(side_of[place] == side for place in close) for side in sides[1:]}
+
+
+def _apart(first: int, second: int, side_of: Sequence[str]) -> list[int]:
+    """Return the one of the two that is not in `train` where the other one is."""
+    kept = [place for place in (first, second) if side_of[place] != "train"]
+    return kept if len(kept) == 1 else []

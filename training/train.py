@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from pointsman.adapters import Bundle, Glossary, Manifest, Network, add_lora, bu
 from pointsman.adapters.base import BaseFiles
 from pointsman.adapters.engine import TorchEngine, softmax
 from pointsman.adapters.manifest import BaseReference, DataFingerprint, ThresholdEntry
-from pointsman.router import BundleError, ConfigurationError, Policy
+from pointsman.router import BundleError, ConfigurationError, MissingDependencyError, Policy, Window
 from pointsman.training.calibrate import fit_temperature, fit_thresholds
 from pointsman.training.card import model_card
 from pointsman.training.cedict import ATTRIBUTION, chinese_glossary
@@ -28,7 +29,7 @@ from pointsman.training.examples import Example, Findings, inspect_examples, rea
 from pointsman.training.fit import FitResult, Progress, fit
 from pointsman.training.mixture import example_weights
 from pointsman.training.recipe import Recipe
-from pointsman.training.splits import Split, split_examples
+from pointsman.training.splits import Split, near_duplicates_across, split_examples
 
 __all__ = ["Trained", "train"]
 
@@ -81,11 +82,12 @@ def train(
     if absent := sorted(set(labels) - findings.per_label.keys()):
         raise ConfigurationError(f"no examples of {', '.join(absent)} in the data; every label needs some")
     on_findings(findings)
-    split = split_examples(_without_conflicts(examples, findings), **recipe.split.model_dump())
+    split = split_examples(_without_conflicts(examples), **recipe.split.model_dump())
     base_files = find_base(base or recipe.base, revision=recipe.revision)
     if base is not None:
         base_files = replace(base_files, hub_id=recipe.base)
     glossary = _glossary(recipe)
+    _seed(recipe.fit.seed)  # of the new head and of LoRA's A
     network = build_network(base_files, labels=labels, template=recipe.template, glossary=glossary)
     add_lora(network, recipe.lora)
     result = fit(
@@ -126,7 +128,9 @@ def train(
         data=_fingerprint(examples),
         files={},
     )
-    bundle = _write(network, manifest, target, base=base_files, glossary=glossary, recipe=recipe, heldout=heldout)
+    bundle = _once(
+        lambda: _write(network, manifest, target, base=base_files, glossary=glossary, recipe=recipe, heldout=heldout)
+    )
     if work:
         (work / "checkpoint.pt").unlink(missing_ok=True)
     return Trained(bundle=bundle, findings=findings, fit=result, heldout=heldout, seconds=seconds)
@@ -136,17 +140,37 @@ def _check_writable(target: Path) -> None:
     """Fail before an hour of training, not after it."""
     try:
         target.mkdir(parents=True, exist_ok=True)
-        probe = target / ".probe"
-        probe.write_bytes(b"")
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=target):
+            pass
     except OSError as error:
         raise BundleError(f"cannot write to {target}: {error.strerror or error}; choose another folder") from error
 
 
-def _without_conflicts(examples: Sequence[Example], findings: Findings) -> list[Example]:
-    """Leave out messages that carry two labels: which one is right, the data do not say."""
-    doubtful = {text for text, _ in findings.conflicts}
-    return [e for e in examples if e.window.previous_user or e.window.message not in doubtful]
+def _seed(seed: int) -> None:
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingDependencyError(f"training needs {error.name}: pip install 'pointsman[train]'") from error
+
+    torch.manual_seed(seed)
+
+
+def _once(write: Callable[[], Bundle]) -> Bundle:
+    """Write in one of the processes of `accelerate launch`; the others open what it wrote."""
+    from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
+
+    bundle = write() if PartialState().is_main_process else None
+    [path] = broadcast_object_list([str(bundle.path) if bundle else ""])
+    return bundle or Bundle.open(Path(path))
+
+
+def _without_conflicts(examples: Sequence[Example]) -> list[Example]:
+    """Leave out messages that carry two labels in one context: which one is right, the data do not say."""
+    labels: defaultdict[Window, set[str]] = defaultdict(set)
+    for example in examples:
+        labels[example.window].add(example.label)
+    return [example for example in examples if len(labels[example.window]) == 1]
 
 
 def _glossary(recipe: Recipe) -> Glossary | None:
@@ -171,8 +195,11 @@ def _calibrate(
     protected = next((name for name, route in routes.items() if route == recipe.unsure_route), None)
     if protected is None:
         return temperature, {}
-    kinds = {"refusal": ("false_refusal", recipe.budgets.false_refusal), "general_llm": ("lost_data", recipe.budgets.lost_data)}
-    guarded = {name: kinds[route] for name, route in routes.items() if route in kinds}
+    kinds = {
+        "refusal": ("false_refusal", recipe.budgets.false_refusal),
+        "general_llm": ("lost_data", recipe.budgets.lost_data),
+    }
+    guarded = {name: kinds[route] for name, route in routes.items() if route in kinds and name != protected}
     thresholds = fit_thresholds(
         softmax(logits / temperature),
         truth,
@@ -200,9 +227,11 @@ def _metrics(heldout: Evaluation | None) -> dict[str, Any]:
 def _training(recipe: Recipe, result: FitResult, split: Split, seconds: float) -> dict[str, Any]:
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft", "accelerate")}
     sizes = {side: len(getattr(split, side)) for side in ("train", "validation", "calibration", "heldout")}
+    near = near_duplicates_across(split)
     return {
         "recipe": recipe.as_json(),
         "split": sizes,
+        "near_duplicates_of_train": near,
         "fit": json.loads(json.dumps(asdict(result))),
         "versions": versions,
         "seconds": round(seconds, 1),

@@ -135,7 +135,8 @@ def _gradients_where_they_belong(network: Network) -> Check:
     batch = network.encoder.pad(network.encoder.encode([example.window for example in examples]))
     tensors = (torch.from_numpy(array) for array in (batch.ids, batch.mask, batch.segments))
     target = torch.tensor([_LABELS.index(example.label) for example in examples])
-    torch.nn.functional.cross_entropy(network.logits(*tensors), target).backward()
+    loss = torch.nn.functional.cross_entropy(network.logits(*tensors), target)
+    torch.autograd.backward(loss)
     reached = {name for name, p in network.model.named_parameters() if p.grad is not None}
     network.model.zero_grad()
     strangers = sorted(name for name in reached if not _is_trained(name))

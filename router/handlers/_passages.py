@@ -124,7 +124,7 @@ class _HtmlReader(HTMLParser):
         self._dropped = 0
         self._preformatted = 0
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002 -- HTMLParser's
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self._dropped += tag in _HTML_DROPPED
         if _HTML_BREAK.fullmatch(tag):
             self._flush(0)

@@ -94,7 +94,7 @@ class KnowledgeBase:
             raise ConfigurationError(f"`limit` must be at least 1, got {limit!r}")
         return await self._find(question, limit)
 
-    async def stream(self, conversation: Conversation, decision: Decision) -> AsyncIterator[str]:  # noqa: ARG002
+    async def stream(self, conversation: Conversation, decision: Decision) -> AsyncIterator[str]:
         """Yield one sentence, then the best passages with their titles and sources; or that nothing was found.
 
         Where the latest message leans on what was said ("and for last month?") or finds nothing alone, the user

@@ -231,10 +231,16 @@ def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
         LoraSettings(**settings)  # type: ignore[arg-type]
 
 
-def test_rank_stabilised_scaling_is_merged_as_peft_applies_it(bases: Callable[[str], Path], tmp_path: Path) -> None:
-    base = find_base(bases("bert"))
+@pytest.mark.parametrize(
+    "settings", [{"rank_stabilised": True}, {"embeddings": True}], ids=lambda given: next(iter(given))
+)
+@pytest.mark.parametrize("name", ["bert", "distilbert"])
+def test_variants_are_merged_as_peft_applies_them(
+    bases: Callable[[str], Path], tmp_path: Path, name: str, settings: dict[str, bool]
+) -> None:
+    base = find_base(bases(name))
     network = build_network(base, labels=("a", "b", "c"), template=TEMPLATE)
-    add_lora(network, LoraSettings(rank=4, alpha=8, rank_stabilised=True))
+    add_lora(network, LoraSettings(rank=4, alpha=8, **settings))  # type: ignore[arg-type]
     train_a_little(network)
     save_adapter(network, tmp_path / "adapter", base=base)
     merged = build_network(base, labels=("a", "b", "c"), template=TEMPLATE)
@@ -251,12 +257,13 @@ def test_the_longest_window_a_base_reads_is_accepted_and_one_token_more_is_not(
     bases: Callable[[str], Path], name: str, most: int
 ) -> None:
     base = find_base(bases(name))
-    network = build_network(base, labels=("a", "b"), template=Template(max_tokens=most))
+    template = Template(max_tokens=most, context_tokens=8)
+    network = build_network(base, labels=("a", "b"), template=template)
     engine = TorchEngine(network=network, labels=("a", "b"))
 
     assert engine.run([Window(message="job " * 600)])[0].truncated
     with pytest.raises(ConfigurationError, match=f"max_tokens is {most + 1}, but the base reads at most {most}"):
-        build_network(base, labels=("a", "b"), template=Template(max_tokens=most + 1))
+        build_network(base, labels=("a", "b"), template=Template(max_tokens=most + 1, context_tokens=8))
 
 
 @pytest.fixture

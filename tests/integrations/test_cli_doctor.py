@@ -52,7 +52,7 @@ def test_a_missing_package_comes_with_the_command_that_installs_it(
     version = importlib.metadata.version
 
     def without_some(name: str) -> str:
-        if name in {"transformers", "matplotlib"}:
+        if name in {"transformers", "scipy"}:
             raise importlib.metadata.PackageNotFoundError(name)
         return version(name)
 
@@ -61,7 +61,7 @@ def test_a_missing_package_comes_with_the_command_that_installs_it(
 
     assert ran.code == 1
     assert findings(ran.out)["transformers"]["mend"] == "pip install 'pointsman[train]'"
-    assert ran.err == "pointsman: classify will not work without transformers\n"  # matplotlib is not needed for it
+    assert ran.err == "pointsman: classify will not work without transformers\n"  # scipy is not needed for it
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Every wrong input ends in one paragraph on stderr, the right exit code, and nothing half-written."""
 
 import errno
+import importlib
 import os
 import shutil
 from collections.abc import Callable
@@ -9,8 +10,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-import pointsman.adapters.files
 from pointsman.adapters import Bundle
+from pointsman.adapters import files as adapter_files
 
 from .conftest import Pointsman, Ran
 from .test_cli_train import RECIPE
@@ -200,7 +201,7 @@ def test_a_full_disk_leaves_the_store_as_it_was(
     if prepare:
         assert pointsman(*(part.format(bundle=tiny_bundle.path) for part in prepare)).code == 0
     before = files_below(store)
-    monkeypatch.setattr(pointsman_files(), "os", full("fsync"))
+    monkeypatch.setattr(adapter_files, "os", full("fsync"))
 
     ran = pointsman("adapters", *(["promote", tiny_bundle.id] if prepare else ["add", tiny_bundle.path]))
 
@@ -208,15 +209,11 @@ def test_a_full_disk_leaves_the_store_as_it_was(
     assert files_below(store) == before
 
 
-def pointsman_files() -> ModuleType:
-    return pointsman.adapters.files
-
-
 @pytest.mark.parametrize("module", ["pointsman.adapters.files", "pointsman.training.fit"])
 def test_a_disk_that_fills_up_in_training_leaves_no_half_bundle(
     pointsman: Pointsman, files: Path, monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:
-    monkeypatch.setattr(f"{module}.os", full("fsync"))
+    monkeypatch.setattr(importlib.import_module(module), "os", full("fsync"))
     ran = pointsman("train", "--recipe", "recipe.toml", "--epochs", "1", "--output", "out")
 
     assert ran.code == 1
@@ -247,7 +244,7 @@ def denied(monkeypatch: pytest.MonkeyPatch, name: str, method: str) -> None:
         pytest.param(["adapters", "list"], "store", "is_dir", 1, id="store"),
     ],
 )
-def test_what_may_not_be_read_or_written(  # noqa: PLR0917 -- pytest passes them by name
+def test_what_may_not_be_read_or_written(
     pointsman: Pointsman,
     files: Path,
     monkeypatch: pytest.MonkeyPatch,

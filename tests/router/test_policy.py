@@ -13,13 +13,16 @@ def scores(data: float, chat: float, irrelevant: float) -> Scores:
     ("given", "route", "reason"),
     [
         pytest.param(scores(0.5, 0.3, 0.2), "knowledge_base", Reason.CONFIDENT, id="no-threshold-always-follows"),
-        pytest.param(scores(0.1, 0.8, 0.1), "general_llm", Reason.CONFIDENT, id="at-the-threshold"),
-        pytest.param(scores(0.1, 0.79, 0.11), "knowledge_base", Reason.UNSURE, id="below-the-threshold"),
+        pytest.param(scores(0.2, 0.7, 0.1), "general_llm", Reason.CONFIDENT, id="at-the-threshold"),
+        pytest.param(scores(0.21, 0.7, 0.09), "knowledge_base", Reason.UNSURE, id="below-the-threshold"),
         pytest.param(scores(0.04, 0.05, 0.91), "refusal", Reason.CONFIDENT, id="surely-irrelevant"),
-        pytest.param(scores(0.05, 0.06, 0.89), "knowledge_base", Reason.UNSURE, id="unsure-is-never-refused"),
+        pytest.param(scores(0.02, 0.48, 0.5), "refusal", Reason.CONFIDENT, id="surely-not-data-whatever-else"),
+        pytest.param(scores(0.11, 0.0, 0.89), "knowledge_base", Reason.UNSURE, id="unsure-is-never-refused"),
     ],
 )
-def test_a_label_is_followed_from_its_threshold_on(given: Scores, route: str, reason: Reason) -> None:
+def test_a_label_is_followed_where_that_is_as_safe_as_its_threshold_demands(
+    given: Scores, route: str, reason: Reason
+) -> None:
     choice = Policy(thresholds={"general_chat": 0.8, "irrelevant": 0.9}).choose(given)
 
     assert (choice.route, choice.reason) == (route, reason)
