@@ -15,7 +15,7 @@ from pointsman.adapters.encoding import Batch, Encoded
 from pointsman.adapters.network import Network, build_network, merge_adapter
 from pointsman.router import ConfigurationError, GatekeeperOutOfMemory, Scores, Window
 
-__all__ = ["Engine", "TorchEngine", "softmax"]
+__all__ = ["Engine", "TorchEngine", "is_out_of_memory", "softmax"]
 
 
 class Engine(Protocol):
@@ -91,7 +91,7 @@ class TorchEngine:
                 result: NDArray[np.float32] = self.network.logits(*tensors).float().cpu().numpy()
                 return result
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise GatekeeperOutOfMemory(
                 f"a batch of {batch.ids.shape[0]} x {batch.ids.shape[1]} tokens did not fit in the memory of "
@@ -138,5 +138,6 @@ def _checked_device(device: str) -> str:
     return device
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error of torch means that memory ran out, on CPU or CUDA."""
     return isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -128,7 +129,9 @@ def add_lora(network: Network, settings: LoraSettings) -> None:
         target_modules=[*_matching(network, targets, whole), *(_embeddings(network) if settings.embeddings else ())],
         modules_to_save=list(whole),
     )
-    network.model = get_peft_model(network.model, config)
+    with warnings.catch_warnings():  # PEFT asks transformers for an attribute by its old name
+        warnings.simplefilter("ignore", FutureWarning)
+        network.model = get_peft_model(network.model, config)
     network.model.peft_config["default"].modules_to_save = whole  # PEFT adds every name that a head could have
 
 

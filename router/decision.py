@@ -62,7 +62,7 @@ class Scores:
 
     def __post_init__(self) -> None:
         total = sum(self.probabilities.values())
-        if not self.probabilities or abs(total - 1) > _ROUNDING:
+        if not self.probabilities or not abs(total - 1) <= _ROUNDING:  # so that NaN is refused too
             raise ConfigurationError(f"probabilities must sum to 1, got {dict(self.probabilities)!r}")
 
     @property

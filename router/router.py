@@ -6,7 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -74,10 +74,11 @@ class Router:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the handlers and the classifier. Safe to call twice."""
-        for handler in self._handlers.values():
-            await handler.aclose()
-        await self._classifier.aclose()
+        """Close the handlers and the classifier, all of them even where one fails to. Safe to call twice."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._classifier.aclose)
+            for handler in self._handlers.values():
+                stack.push_async_callback(handler.aclose)
 
     async def decide(self, messages: ConversationLike) -> Decision:
         """Return where the latest user message goes, without dispatching it.
@@ -100,6 +101,8 @@ class Router:
         windows = [Window.of(Conversation.of(conversation)) for conversation in conversations]
         try:
             scores = await self._classifier.classify(windows)
+            if len(scores) != len(windows):
+                raise GatekeeperError(f"expected {len(windows)} scores, got {len(scores)}")  # noqa: TRY301
         except GatekeeperError:
             logger.exception("the gatekeeper failed on %d messages; they take the unsure route", len(windows))
             return [self._without_scores(time.perf_counter() - started) for _ in windows]

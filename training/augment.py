@@ -38,14 +38,18 @@ _LONG_ENOUGH = 12
 def perturb(text: str, rng: random.Random) -> str:
     """Return `text` as another hand might have typed it; the meaning, so the label, stays."""
     language = detect_language(text)
+
+    def typos(noisy: str) -> str:
+        return noisy if len(text) < _LONG_ENOUGH else _typos(noisy, rng)
+
     noises: list[Callable[[str], str]] = [
         str.lower,
         str.upper if len(text) < 80 else str.lower,  # noqa: PLR2004
         lambda t: t.rstrip("?？.。!！ "),
         lambda t: rng.choice(_GREETINGS[language]) + t,
         lambda t: t + rng.choice(_ENDINGS[language]),
-        lambda t: _typos(t, rng),
-        lambda t: _typos(t, rng),
+        typos,
+        typos,
         lambda t: t.replace(" ", "  ").replace("，", ","),
     ]
     noisy = text
@@ -55,8 +59,6 @@ def perturb(text: str, rng: random.Random) -> str:
 
 
 def _typos(text: str, rng: random.Random) -> str:
-    if len(text) < _LONG_ENOUGH:
-        return text
     characters = list(text)
     for _ in range(max(1, len(text) // 40)):
         at = rng.randrange(1, len(characters) - 1)

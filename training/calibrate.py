@@ -57,9 +57,9 @@ def fit_thresholds(
     """Return for each label of `budgets` the lowest threshold that keeps `protected` messages from going there.
 
     Safety is 1 - P(protected), as in `router.Policy`. A protected message that is given the label with at least the
-    threshold's safety is an error. The threshold is the lowest at which the Clopper-Pearson upper bound of the error rate stays within the budget. Where n
-    is too small for that (n = ln(1 - confidence) / ln(1 - budget) errorless messages are needed), it is set just above
-    the highest error, and the entry says that nothing is certified.
+    threshold's safety is an error. The threshold is the lowest at which the Clopper-Pearson upper bound of the error
+    rate stays within the budget. Where n is too small for that (n = ln(1 - confidence) / ln(1 - budget) errorless
+    messages are needed), it is set just above the highest error, and the entry says that nothing is certified.
 
     Args:
         probabilities: calibrated, shape (examples, labels), of messages that the model was not trained on.

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pointsman.adapters import Network
+from pointsman.adapters.engine import TorchEngine, is_out_of_memory
 from pointsman.adapters.files import write_atomically
 from pointsman.router import ConfigurationError, GatekeeperOutOfMemory, MissingDependencyError
 from pointsman.training.dropout import lock_dropout
@@ -232,7 +233,7 @@ class _Run:
                 loss = (losses * weight).mean()
             self.accelerator.backward(loss / parts)
         except (MemoryError, RuntimeError) as error:
-            if not (isinstance(error, MemoryError) or "out of memory" in str(error)):
+            if not is_out_of_memory(error):
                 raise
             raise GatekeeperOutOfMemory(
                 f"a batch of {padded.ids.shape[0]} x {padded.ids.shape[1]} tokens did not fit; lower batch_size "
@@ -283,8 +284,6 @@ class _Run:
             on_progress(Progress(epoch=epoch, step=done, total=self.total, loss=loss, validation=score))
 
     def _score(self) -> float:
-        from pointsman.adapters.engine import TorchEngine
-
         self.network.model.eval()
         engine = TorchEngine(network=self.network, labels=tuple(self.index), device=str(self.accelerator.device))
         logits, _ = engine.logits([example.window for example in self.validation])

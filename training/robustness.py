@@ -14,9 +14,13 @@ from pointsman.training.examples import Example
 __all__ = ["DISTURBANCES", "Disturbance", "labels_kept"]
 
 _HOMOGLYPHS = str.maketrans("aceopxyiABCEHKMOPTX", "асеорхуіАВСЕНКМОРТХ")
-_LOG = (
-    "2026-03-0{n} 04:1{n}:22,513 WARN  [pool-{n}-thread-1] c.e.web.PageRenderer - slow template, 231 ms\n"
-    "2026-03-0{n} 04:1{n}:23,001 INFO  [main] c.e.web.Access - GET /favicon.ico 200\n"
+_JOB_LOG = (
+    "2026-03-0{n} 04:1{n}:22,513 INFO  [load-orders] attempt {n} of 3, partition dt=2026-03-0{n}\n"
+    "2026-03-0{n} 04:1{n}:57,020 ERROR [load-orders] table dwd_orders: 0 rows written, 1{n}204 expected\n"
+)
+_WEB_LOG = (
+    "2026-03-0{n} 04:1{n}:22,513 WARN  [http-{n}-thread-1] c.e.web.PageRenderer - slow template, 231 ms\n"
+    "2026-03-0{n} 04:1{n}:23,001 INFO  [http-{n}-thread-2] c.e.web.Access - GET /favicon.ico 200\n"
 )
 
 
@@ -45,8 +49,8 @@ def _full_width(text: str, rng: random.Random) -> str:
     return "".join(chr(ord(c) + 0xFEE0) if "!" <= c <= "~" else c for c in text)
 
 
-def _pasted_log(text: str, rng: random.Random) -> str:
-    return f"{text}\n{''.join(_LOG.format(n=rng.randrange(1, 9)) for _ in range(3))}"
+def _with_log(line: str) -> Callable[[str, random.Random], str]:
+    return lambda text, rng: f"{text}\n{''.join(line.format(n=rng.randrange(1, 9)) for _ in range(3))}"
 
 
 def _ten_thousand_tokens(text: str, rng: random.Random) -> str:
@@ -77,7 +81,10 @@ DISTURBANCES = (
     Disturbance(name="emoji", apply=lambda text, rng: f"{text} {rng.choice('🙏😅🔥👀')}"),
     Disturbance(name="traditional characters", apply=_traditional, suits=lambda example: example.language == "zh"),
     Disturbance(name="glued greeting", apply=_greeting),
-    Disturbance(name="pasted log", apply=_pasted_log, suits=lambda example: example.label == "data_platform"),
+    Disturbance(
+        name="pasted job log", apply=_with_log(_JOB_LOG), suits=lambda example: example.label == "data_platform"
+    ),
+    Disturbance(name="pasted web log", apply=_with_log(_WEB_LOG), suits=lambda example: example.label == "irrelevant"),
     Disturbance(name="10,000 tokens", apply=_ten_thousand_tokens),
 )
 

@@ -1,12 +1,12 @@
 """Every wrong input ends in one paragraph on stderr, the right exit code, and nothing half-written."""
 
 import errno
-import importlib
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -177,11 +177,15 @@ def test_a_bundle_that_lacks_a_file(pointsman: Pointsman, tiny_bundle: Bundle, t
     is_one_paragraph(pointsman("classify", "a", "--bundle", copy), 1, "adapter_model.safetensors")
 
 
-def full(call: str) -> ModuleType:
-    """Return `os` as it is on a full disk."""
+def full(call: str, *, after: int = 0) -> ModuleType:
+    """Return `os` as it is on a disk that is full after so many calls."""
+    calls = 0
 
-    def fail(*args: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def fail(*args: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > after:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     return SimpleNamespace(**{**vars(os), call: fail})  # type: ignore[return-value]
 
@@ -209,17 +213,24 @@ def test_a_full_disk_leaves_the_store_as_it_was(
     assert files_below(store) == before
 
 
-@pytest.mark.parametrize("module", ["pointsman.adapters.files", "pointsman.training.fit"])
-def test_a_disk_that_fills_up_in_training_leaves_no_half_bundle(
-    pointsman: Pointsman, files: Path, monkeypatch: pytest.MonkeyPatch, module: str
+@pytest.mark.parametrize(
+    ("after", "left"),
+    [
+        pytest.param(0, set(), id="at the checkpoint"),
+        pytest.param(2, {".training/checkpoint.pt"}, id="at the bundle"),  # so that the run can go on
+    ],
+)
+def test_a_disk_that_fills_up_in_training_leaves_nothing_half_written(
+    pointsman: Pointsman, files: Path, monkeypatch: pytest.MonkeyPatch, after: int, left: set[str]
 ) -> None:
-    monkeypatch.setattr(importlib.import_module(module), "os", full("fsync"))
+    monkeypatch.setattr(adapter_files, "os", full("fsync", after=after))
     ran = pointsman("train", "--recipe", "recipe.toml", "--epochs", "1", "--output", "out")
 
     assert ran.code == 1
     assert ran.err.splitlines()[-1].startswith("pointsman: ")
     assert "No space left on device" in ran.err.splitlines()[-1]
-    assert not [path for path in (files / "out").iterdir() if path.name != ".training"]
+    assert set(files_below(files / "out")) == left
+    assert {path.name for path in (files / "out").iterdir()} <= {".training"}
 
 
 def denied(monkeypatch: pytest.MonkeyPatch, name: str, method: str) -> None:

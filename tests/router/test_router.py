@@ -307,3 +307,28 @@ async def test_a_script_may_be_a_function_of_the_window() -> None:
     gatekeeper = ScriptedClassifier(lambda window: "irrelevant" if window.previous_user else "general_chat")
     async with Router(classifier=gatekeeper) as router:
         assert (await router.decide("x")).label == "general_chat"
+
+
+async def test_a_part_that_cannot_be_closed_does_not_keep_the_others_open() -> None:
+    class Stuck(RecordingHandler):
+        async def aclose(self) -> None:
+            raise OSError("still busy")
+
+    handlers = {"knowledge_base": RecordingHandler(), "general_llm": Stuck(), "refusal": RecordingHandler()}
+    classifier = ScriptedClassifier({})
+
+    with pytest.raises(OSError, match="still busy"):
+        await Router(classifier=classifier, handlers=handlers).aclose()
+
+    assert (handlers["knowledge_base"].closed, handlers["refusal"].closed, classifier.closed) == (1, 1, 1)
+
+
+async def test_a_classifier_that_answers_too_little_has_failed(caplog: pytest.LogCaptureFixture) -> None:
+    class Short(ScriptedClassifier):
+        async def classify(self, windows: Sequence[Window]) -> list[Scores]:
+            return (await super().classify(windows))[1:]
+
+    decisions = await Router(classifier=Short(lambda window: "irrelevant")).decide_all(["a", "b"])
+
+    assert [decision.reason for decision in decisions] == [Reason.GATEKEEPER_FAILED] * 2
+    assert "expected 2 scores, got 1" in caplog.text

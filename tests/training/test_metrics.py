@@ -2,8 +2,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
-from sklearn import metrics as reference
 
 from pointsman.training.metrics import (
     confusion_matrix,
@@ -18,6 +16,8 @@ PREDICTIONS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size
 
 @given(PREDICTIONS)
 def test_confusion_precision_recall_and_f1_are_those_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    from sklearn import metrics as reference
+
     truth, predicted = np.array(pairs).T
     labels = [0, 1, 2, 3]
 
@@ -30,6 +30,8 @@ def test_confusion_precision_recall_and_f1_are_those_of_scikit_learn(pairs: list
 
 @given(PREDICTIONS)
 def test_macro_f1_is_that_of_scikit_learn_over_the_labels_that_occur(pairs: list[tuple[int, int]]) -> None:
+    from sklearn import metrics as reference
+
     truth, predicted = np.array(pairs).T
 
     expected = reference.f1_score(truth, predicted, average="macro", zero_division=0)
@@ -51,6 +53,8 @@ def test_a_confidence_of_one_has_a_bin_and_perfect_calibration_no_error() -> Non
 
 @given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_the_wilson_interval_is_that_of_scipy(counts: tuple[int, int]) -> None:
+    from scipy.stats import binomtest
+
     successes, n = counts
 
     expected = binomtest(successes, n).proportion_ci(0.95, method="wilson")
