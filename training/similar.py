@@ -1,7 +1,8 @@
 """Find messages that say nearly the same: near-duplicates in one language, and twin conversations in two.
 
 `python -m pointsman.training.similar FILE...` reports both; `--write` gives the rows of conversations that belong
-together a `group`, so that a split keeps them on one side. Everything here is lexical and runs without a model.
+together a `group`, so that a split keeps them on one side; groups that are there already are joined, never split.
+Everything here is lexical and runs without a model.
 """
 
 from __future__ import annotations
@@ -116,6 +117,8 @@ def twins(
     except ImportError as error:
         raise MissingDependencyError(f"finding twins needs {error.name}: pip install 'pointsman[train]'") from error
 
+    if not english or not chinese:
+        return []
     both = (english, chinese)
     whole = [[glossed(_spoken(item), glossary) for item in side] for side in both]
     last = [[glossed(normalise(item.last_user_message), glossary) for item in side] for side in both]
@@ -184,6 +187,8 @@ def _cosines(english: Sequence[str], chinese: Sequence[str]) -> NDArray[np.float
     except ImportError as error:
         raise MissingDependencyError(f"finding twins needs {error.name}: pip install 'pointsman[train]'") from error
 
+    if not any(map(_stems, (*english, *chinese))):
+        return np.zeros((len(english), len(chinese)))
     vectorizer = TfidfVectorizer(analyzer=_stems, sublinear_tf=True).fit([*english, *chinese])
     cosines: NDArray[np.float64] = (vectorizer.transform(english) @ vectorizer.transform(chinese).T).toarray()
     return cosines
@@ -234,11 +239,15 @@ def _scenarios(rows: Sequence[_Row], threshold: float) -> tuple[list[list[int]],
     glossary = chinese_glossary(_GLOSSARY_WORDS).merged(Glossary.read(_JARGON)).entries
     found = twins(english, chinese, glossary=glossary, kinds=(kinds[0], kinds[1]), threshold=threshold)
     pairs = [Pair(first=sides[0][p.first], second=sides[1][p.second], similarity=p.similarity) for p in found]
-    same_ending: defaultdict[str, list[int]] = defaultdict(list)
+    alike: defaultdict[str, list[int]] = defaultdict(list)
     for number, row in enumerate(rows):
-        same_ending[" ".join(_TOKEN.findall(normalise(row.conversation.last_user_message).lower()))].append(number)
+        alike["ending " + " ".join(_TOKEN.findall(normalise(row.conversation.last_user_message).lower()))].append(
+            number
+        )
+        if group := row.values.get("group"):
+            alike[f"group {group}"].append(number)
     links = [(pair.first, pair.second) for pair in pairs]
-    links += [(members[0], other) for members in same_ending.values() for other in members[1:]]
+    links += [(members[0], other) for members in alike.values() for other in members[1:]]
     return _components(len(rows), links), pairs
 
 
@@ -260,15 +269,19 @@ def _components(n: int, links: Iterable[tuple[int, int]]) -> list[list[int]]:
 
 
 def _write(rows: Sequence[_Row], groups: Sequence[Sequence[int]]) -> None:
-    name_of = {number: f"scenario:{min(rows[n].name for n in group)}" for group in groups for number in group}
+    name_of = {number: _name([rows[n] for n in group]) for group in groups for number in group}
     lines: defaultdict[Path, list[str]] = defaultdict(list)
     for number, row in enumerate(rows):
-        values = {key: value for key, value in row.values.items() if key != "group"}
-        if number in name_of:
-            values["group"] = name_of[number]
+        values = {**row.values, "group": name_of[number]} if number in name_of else row.values
         lines[row.path].append(json.dumps(values, ensure_ascii=False) + "\n")
     for path, content in lines.items():
         write_atomically(path, "".join(content).encode())
+
+
+def _name(rows: Sequence[_Row]) -> str:
+    """Return the first of the names that the rows bear already, else a new one."""
+    given = [str(row.values["group"]) for row in rows if row.values.get("group")]
+    return min(given) if given else f"scenario:{min(row.name for row in rows)}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

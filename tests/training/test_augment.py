@@ -1,6 +1,6 @@
 import random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pointsman.router import normalise
@@ -10,6 +10,7 @@ MESSAGES = st.text(min_size=1, max_size=120).map(normalise).filter(bool)
 SEEDS = st.integers(min_value=0, max_value=2**32)
 
 
+@settings(deadline=None)
 @given(MESSAGES, SEEDS)
 def test_noise_leaves_a_message_in_its_normal_form_and_never_empty(message: str, seed: int) -> None:
     noisy = perturb(message, random.Random(seed))
@@ -18,11 +19,13 @@ def test_noise_leaves_a_message_in_its_normal_form_and_never_empty(message: str,
     assert normalise(noisy) == noisy
 
 
+@settings(deadline=None)
 @given(MESSAGES, SEEDS)
 def test_the_same_seed_makes_the_same_noise(message: str, seed: int) -> None:
     assert perturb(message, random.Random(seed)) == perturb(message, random.Random(seed))
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["why is the load late", "数据表为什么没有数据", "ok", "订一家海边的酒店"]), SEEDS)
 def test_the_words_of_a_message_are_still_there(message: str, seed: int) -> None:
     noisy = perturb(message, random.Random(seed)).lower()
@@ -32,6 +35,7 @@ def test_the_words_of_a_message_are_still_there(message: str, seed: int) -> None
     assert abs(len(noisy) - len(message)) <= 45
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="abcdef ", min_size=1, max_size=11).map(normalise).filter(bool), SEEDS)
 def test_a_short_message_gets_no_typos(message: str, seed: int) -> None:
     assert message in perturb(message, random.Random(seed)).lower()

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -49,6 +49,7 @@ def test_weights_decide_which_messages_are_calibrated_for() -> None:
     assert fit_temperature(logits, truth, second) > 10
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_the_upper_bound_is_that_of_scipy(counts: tuple[int, int]) -> None:
     from scipy.stats import binomtest

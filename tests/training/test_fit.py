@@ -353,8 +353,8 @@ def test_a_run_that_was_killed_and_resumed_gives_the_weights_of_an_undisturbed_o
         killed.kill()
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "killed.npz").exists()
-    resumed, _ = start("killed", stop=False).communicate()
-    undisturbed, _ = start("whole", stop=False).communicate()
+    both = start("killed", stop=False), start("whole", stop=False)
+    resumed, undisturbed = (process.communicate()[0] for process in both)
 
     assert json.loads(resumed) == json.loads(undisturbed)
     with np.load(tmp_path / "killed.npz") as one, np.load(tmp_path / "whole.npz") as other:

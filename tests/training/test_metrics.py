@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pointsman.training.metrics import (
@@ -14,6 +14,7 @@ from pointsman.training.metrics import (
 PREDICTIONS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=80)
 
 
+@settings(deadline=None)
 @given(PREDICTIONS)
 def test_confusion_precision_recall_and_f1_are_those_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     from sklearn import metrics as reference
@@ -28,6 +29,7 @@ def test_confusion_precision_recall_and_f1_are_those_of_scikit_learn(pairs: list
     np.testing.assert_allclose(f1_scores(matrix), expected[:3])
 
 
+@settings(deadline=None)
 @given(PREDICTIONS)
 def test_macro_f1_is_that_of_scikit_learn_over_the_labels_that_occur(pairs: list[tuple[int, int]]) -> None:
     from sklearn import metrics as reference
@@ -51,6 +53,7 @@ def test_a_confidence_of_one_has_a_bin_and_perfect_calibration_no_error() -> Non
     assert expected_calibration_error(np.full(4, 0.25), np.array([True, False, False, False])) == 0
 
 
+@settings(deadline=None)
 @given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_the_wilson_interval_is_that_of_scipy(counts: tuple[int, int]) -> None:
     from scipy.stats import binomtest

@@ -107,6 +107,8 @@ def test_twins_are_paired_once_and_only_within_their_kind() -> None:
     assert sorted(found(twins(english, chinese, glossary=GLOSSARY))) == [(0, 1), (1, 0)]
     assert found(twins(english, chinese, glossary=GLOSSARY, kinds=(["talk", "data"], ["data", "data"]))) == [(1, 0)]
     assert twins(english, chinese, glossary=GLOSSARY, threshold=0.99) == []
+    assert twins(english, [], glossary=GLOSSARY) == []
+    assert twins([talk("🙏")], [talk("😅")], glossary={}) == []
 
 
 def test_writing_groups_twins_and_equal_endings_and_leaves_the_rest_alone(
@@ -141,6 +143,26 @@ def test_writing_groups_twins_and_equal_endings_and_leaves_the_rest_alone(
     assert english.read_text(encoding="utf-8").splitlines()[3] == lines[3]
     assert len(read_examples([english, chinese], labels=LABELS)) == 5
     assert "5 conversations, 4 of them in 2 groups" in capsys.readouterr().err
+
+
+def test_groups_that_were_given_are_joined_and_never_split(tmp_path: Path) -> None:
+    def row(last: str, group: str | None = None) -> str:
+        turns = [("user", f"about {last}"), ("assistant", "ok"), ("user", last)]
+        messages = [{"role": role, "content": content} for role, content in turns]
+        return json.dumps(
+            {"messages": messages, "label": "irrelevant", "lang": "en"} | ({"group": group} if group else {})
+        )
+
+    path = tmp_path / "en.jsonl"
+    lines = [row("why?", "b"), row("how?", "b"), row("why"), row("when?", "a"), row("WHY?", "a"), row("where?", "c")]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+    assert main([str(path), "--write"]) == 0
+    once = path.read_bytes()
+    assert main([str(path), "--write"]) == 0
+
+    assert [json.loads(line).get("group") for line in once.splitlines()] == ["a", "a", "a", "a", "a", "c"]
+    assert path.read_bytes() == once
 
 
 def test_without_write_nothing_is_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
