@@ -38,6 +38,8 @@ class FitSettings:
     """How to train; the defaults suit a LoRA on a small encoder."""
 
     epochs: int = 6
+    minimum_steps: int = 0
+    """Few examples make few steps an epoch; epochs are added until there are at least this many steps."""
     batch_size: int = 32
     accumulation: int = 1
     """Batches per optimiser step."""
@@ -48,7 +50,8 @@ class FitSettings:
     label_smoothing: float = 0.05
     max_gradient_norm: float = 1.0
     patience: int = 2
-    """Epochs without a better validation macro-F1 before training stops; 0 never stops early."""
+    """Epochs without a better validation macro-F1 before training stops, and the best epoch's weights are kept. 0 never
+    stops early and keeps the last, which a learning rate that falls to zero makes the safer choice on few examples."""
     averaging: float = 0.0
     """Decay per step of the exponential moving average that is validated and kept; 0 keeps the last weights."""
     seed: int = 13
@@ -58,6 +61,8 @@ class FitSettings:
         for name in ("epochs", "batch_size", "accumulation"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"`{name}` must be at least 1, got {getattr(self, name)}")
+        if self.minimum_steps < 0:
+            raise ConfigurationError(f"`minimum_steps` must not be negative, got {self.minimum_steps}")
         if self.learning_rate <= 0:
             raise ConfigurationError(f"`learning_rate` must be positive, got {self.learning_rate}")
         for name in ("warmup", "label_smoothing", "averaging"):
@@ -82,6 +87,7 @@ class FitResult:
     """What came out; the network holds the best weights."""
 
     best_epoch: int
+    """From 0: the one whose weights were kept."""
     validation: float | None
     steps: int
     trainable: int
@@ -100,7 +106,7 @@ def fit(
     checkpoint: Path | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> FitResult:
-    """Train the trainable parameters of `network` in place and leave the best epoch's weights in it.
+    """Train the trainable parameters of `network` in place and leave the weights it decides for in it.
 
     Args:
         network: after `add_lora`, or with whatever parameters require gradients.
@@ -151,7 +157,8 @@ class _Run:
         self.parameters = {n: p for n, p in network.model.named_parameters() if p.requires_grad}
         batches = math.ceil(len(epoch_examples(train, mixture, seed=0)) / settings.batch_size)
         self.steps_per_epoch = math.ceil(batches / settings.accumulation)
-        self.total = self.steps_per_epoch * settings.epochs
+        self.epochs = max(settings.epochs, math.ceil(settings.minimum_steps / self.steps_per_epoch))
+        self.total = self.steps_per_epoch * self.epochs
         decayed = [p for p in self.parameters.values() if p.dim() > 1]
         plain = [p for p in self.parameters.values() if p.dim() <= 1]
         optimizer = torch.optim.AdamW(
@@ -166,7 +173,7 @@ class _Run:
     def run(self, checkpoint: Path | None, on_progress: Callable[[Progress], None]) -> FitResult:
         try:
             first = self._resume(checkpoint) if checkpoint and checkpoint.exists() else 0
-            for epoch in range(first, self.settings.epochs):
+            for epoch in range(first, self.epochs):
                 if self._should_stop(epoch):
                     break
                 loss = self._epoch(epoch, on_progress)
@@ -277,7 +284,8 @@ class _Run:
             self._load(kept)
             entry["validation"] = score
         self.history.append(entry)
-        if score is None or self.best["validation"] is None or score > self.best["validation"]:
+        best = self.best["validation"]
+        if score is None or best is None or score > best or not self.settings.patience:
             self.best = {"epoch": epoch, "validation": score, "weights": weights}
         if self.accelerator.is_main_process:
             done = (epoch + 1) * self.steps_per_epoch

@@ -120,7 +120,7 @@ def test_without_patience_or_validation_every_epoch_is_run(build: Build, example
 
 def test_the_weights_of_the_best_epoch_are_kept(build: Build, examples: list[Example]) -> None:
     network = build()
-    wild = FitSettings(epochs=6, batch_size=16, learning_rate=0.03, warmup=0, patience=0)
+    wild = FitSettings(epochs=6, batch_size=16, learning_rate=0.03, warmup=0, patience=6)
 
     result = run(network, examples, wild, validation=examples)
 
@@ -130,6 +130,21 @@ def test_the_weights_of_the_best_epoch_are_kept(build: Build, examples: list[Exa
     assert len(set(scores)) > 1
     assert result.best_epoch == scores.index(max(scores))
     assert macro_f1(truth, logits.argmax(axis=1), 3) == result.validation == max(scores)
+
+
+def test_without_patience_the_last_weights_are_kept(build: Build, examples: list[Example]) -> None:
+    wild = FitSettings(epochs=6, batch_size=16, learning_rate=0.03, warmup=0, patience=0)
+
+    result = run(build(), examples, wild, validation=examples)
+
+    assert result.best_epoch == 5
+    assert result.validation == result.history[-1]["validation"]
+
+
+def test_few_examples_get_more_epochs_until_there_are_steps_enough(build: Build, examples: list[Example]) -> None:
+    settings = FitSettings(epochs=1, batch_size=len(examples), minimum_steps=4, learning_rate=1e-3, patience=0)
+
+    assert run(build(), examples, settings).steps == 4
 
 
 def test_accumulated_batches_do_what_one_large_batch_does(build: Build, examples: list[Example]) -> None:
