@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pointsman.router import ConfigurationError
 from pointsman.training.examples import Example
 
-__all__ = ["Split", "near_duplicate_groups", "near_duplicates_across", "split_examples"]
+__all__ = ["Split", "near_duplicates_across", "split_examples"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,23 +41,14 @@ def split_examples(
     if min(shares.values()) < 0 or sum(shares.values()) >= 1:
         raise ConfigurationError(f"shares must not be negative and must sum below 1, got {shares}")
     sides: dict[str, list[Example]] = {side: [] for side in (*shares, "train")}
-    for example, group in zip(examples, near_duplicate_groups(examples), strict=True):
-        place = int.from_bytes(hashlib.sha256(f"{seed}:{group}".encode()).digest()[:8]) / 2**64
+    for example in examples:
+        place = int.from_bytes(hashlib.sha256(f"{seed}:{example.group}".encode()).digest()[:8]) / 2**64
         for side, share in (*shares.items(), ("train", 1.0)):
             if place < share:
                 sides[side].append(example)
                 break
             place -= share
     return Split(**{side: tuple(members) for side, members in sides.items()})
-
-
-def near_duplicate_groups(examples: Sequence[Example]) -> list[str]:
-    """Return a group name an example: the one it was given, else one of its own.
-
-    Single messages with the same set of words (Chinese: characters) are one group, whatever their order, case and
-    punctuation. A name depends on nothing but its example, so a message stays on its side when more data come.
-    """
-    return [example.group for example in examples]
 
 
 def near_duplicates_across(split: Split) -> dict[str, int]:
