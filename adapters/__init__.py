@@ -10,8 +10,9 @@ from pointsman.adapters.encoding import Encoder
 from pointsman.adapters.engine import Engine, TorchEngine
 from pointsman.adapters.gatekeeper import Gatekeeper
 from pointsman.adapters.glossary import Glossary
+from pointsman.adapters.lora import LoraSettings, add_lora, merge_adapter, save_adapter
 from pointsman.adapters.manifest import Manifest, Template
-from pointsman.adapters.network import LoraSettings, Network, add_lora, build_network, merge_adapter, save_adapter
+from pointsman.adapters.network import Network, build_network
 from pointsman.adapters.store import Store, open_bundle, shipped_bundle
 
 __all__ = [

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from pointsman.adapters.base import BaseFiles, find_base
 from pointsman.adapters.bundle import Bundle
 from pointsman.adapters.encoding import Batch, Encoded
-from pointsman.adapters.network import Network, build_network, merge_adapter
+from pointsman.adapters.lora import merge_adapter
+from pointsman.adapters.network import Network, build_network
 from pointsman.router import ConfigurationError, GatekeeperOutOfMemory, Scores, Window
 
 __all__ = ["Engine", "TorchEngine", "is_out_of_memory", "softmax"]

@@ -17,11 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pointsman.adapters import Glossary, LoraSettings, Network, Template, add_lora, build_network, find_base
+from pointsman.adapters import Glossary, Network, Template, add_lora, build_network, find_base
 from pointsman.adapters.engine import TorchEngine
 from pointsman.router import DEFAULT_LABELS, Window
-from pointsman.training import Example, FitSettings, MixtureSettings, fit, read_examples, split_examples
-from pointsman.training.cedict import chinese_glossary
+from pointsman.training import Example, FitSettings, MixtureSettings, Recipe, fit, read_examples, split_examples
 from pointsman.training.metrics import macro_f1
 
 LABELS = [label.name for label in DEFAULT_LABELS]
@@ -84,7 +83,7 @@ def _run(
     if arm.glossary == "random":
         _randomise_new_rows(network, seed)
     if arm.method == "lora":
-        add_lora(network, LoraSettings())
+        add_lora(network, Recipe.read().lora)
     else:
         for name, parameter in network.model.named_parameters():
             parameter.requires_grad_(arm.method == "full" or name.startswith(("classifier", "bert.pooler")))
@@ -121,7 +120,7 @@ def _run(
 def _glossary(arm: Arm) -> Glossary | None:
     if arm.glossary == "none":
         return None
-    return chinese_glossary(25_000).merged(Glossary.read(OURS / "jargon.tsv"))
+    return Recipe.read().glossary.read()
 
 
 def _randomise_new_rows(network: Network, seed: int) -> None:

@@ -65,12 +65,13 @@ def main() -> None:
 def _measure(method: str, base: str | None) -> dict[str, float]:
     import torch
 
-    from pointsman.adapters import LoraSettings, Template, add_lora, build_network, find_base
+    from pointsman.adapters import Template, add_lora, build_network, find_base
+    from pointsman.training import Recipe
     from pointsman.training.dropout import lock_dropout
 
     network = build_network(find_base(base) if base else find_base(), labels=["a", "b", "c"], template=Template())
     if method == "lora":
-        add_lora(network, LoraSettings())
+        add_lora(network, Recipe.read().lora)
     lock_dropout(network.model)
     trained = [parameter for parameter in network.model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4)

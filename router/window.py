@@ -21,6 +21,11 @@ class Window:
     previous_user: str = ""
     previous_reply: str = ""
 
+    @property
+    def alone(self) -> bool:
+        """Whether nothing was said before the message; a bot may speak first, so a reply alone is a context too."""
+        return not (self.previous_user or self.previous_reply)
+
     @classmethod
     def of(cls, conversation: Conversation) -> Window:
         """Return the window on `conversation`: its latest user message, the reply before it, and what that answered.

@@ -78,8 +78,9 @@ def test_the_same_last_message_gets_the_label_of_its_context(engine: TorchEngine
 
 
 def test_held_out_messages_and_conversations_are_labelled(on_heldout: Evaluation) -> None:
-    assert on_heldout.macro_f1 >= 0.88
-    assert on_heldout.ece <= 0.04
+    assert on_heldout.macro_f1 >= 0.91
+    assert on_heldout.ece <= 0.03
+    assert on_heldout.routed.refused_irrelevant_rate >= 0.70
 
 
 def test_real_questions_are_refused_less_often_than_promised(on_heldout: Evaluation, bundle: Bundle) -> None:
@@ -93,10 +94,12 @@ def test_real_questions_are_refused_less_often_than_promised(on_heldout: Evaluat
 def test_public_messages_are_labelled(on_dev: Evaluation) -> None:
     languages = on_dev.slices["language"]
 
-    assert on_dev.macro_f1 >= 0.90
+    assert on_dev.macro_f1 >= 0.93
+    assert on_dev.ece <= 0.03
     assert min(part.accuracy for part in on_dev.slices["source"].values()) >= 0.80
     assert abs(languages["en"].macro_f1 - languages["zh"].macro_f1) <= 0.08  # 0.03 is wanted; see docs/experiments.md
     assert on_dev.routed.false_refusal_rate <= 0.01
+    assert on_dev.routed.refused_irrelevant_rate >= 0.75
 
 
 def test_labels_survive_other_hands_and_keyboards(engine: TorchEngine, heldout: tuple[Example, ...]) -> None:
@@ -105,4 +108,4 @@ def test_labels_survive_other_hands_and_keyboards(engine: TorchEngine, heldout: 
 
     assert set(kept) == {disturbance.name for disturbance in DISTURBANCES}
     assert sum(share * n for share, n in kept.values()) / sum(n for _, n in kept.values()) >= 0.95
-    assert {name: share for name, (share, _) in kept.items() if share < 0.8} == {}
+    assert {name: share for name, (share, _) in kept.items() if share < 0.85} == {}

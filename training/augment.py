@@ -1,4 +1,4 @@
-"""Noise as people make it: typos, case, lost punctuation, a greeting in front, an emoji behind."""
+"""Noise as people make it: typos, case, a full stop more or less, a greeting in front, an emoji or a log behind."""
 
 from __future__ import annotations
 
@@ -26,6 +26,24 @@ _ENDINGS = {
     "en": (" thanks", " thx!", " please", " 🙏", " 😅", "??", "!!", " asap", "..."),
     "zh": ("谢谢", "，谢谢！", "～", "😂", "🙏", "？？", "！", "，急", "……"),
 }
+_PASTED = (
+    "Traceback (most recent call last):\n  File \"run.py\", line 88, in main\nKeyError: 'id'",
+    "Exception in thread main java.lang.IllegalStateException: Stopped\n\tat app.Main.run(Main.java:41)",
+    "[2025-11-07T02:14:09Z] worker-3 heartbeat lost\n[2025-11-07T02:14:39Z] worker-3 removed",
+    "E0311 08:15:42.901 7 main.go:112] connection refused, retry in 5s",
+    'level=error msg="write failed" err="no space left on device" attempt=4',
+    '{"ts":"2025-06-01T10:00:03","level":"WARN","msg":"timeout after 30s","attempt":2}',
+    "WARNING: 1 test failed, 214 passed\nFAILED tests/test_page.py::test_title",
+    "npm ERR! code ELIFECYCLE\nnpm ERR! errno 1",
+    "Nov 07 02:14:09 host-12 kernel: Out of memory: Killed process 4411",
+    '10.2.0.7 - - [07/Nov/2025:02:14:09 +0800] "POST /api/v2/items HTTP/1.1" 502 157',
+    "Task 7 of 20 failed 4 times, most recent failure: Lost task 7.3",
+    "14:02:11.480 [main] INFO  Started in 3.2 seconds\n14:02:12.006 [main] ERROR cannot open file",
+    "报错信息：\n错误代码 500，请联系管理员\n操作时间 2025-11-07 02:14",
+    "2025/11/07 02:14:09 [失败] 重试 3 次后放弃，耗时 91 秒",
+)
+_FILLED = 400
+"""Characters; about what a text that was pasted again and again fills of the model's window."""
 _KEYBOARD = {
     "a": "sq", "b": "vn", "c": "xv", "d": "sf", "e": "wr", "f": "dg", "g": "fh", "h": "gj", "i": "uo", "j": "hk",
     "k": "jl", "l": "k", "m": "n", "n": "bm", "o": "ip", "p": "o", "q": "wa", "r": "et", "s": "ad", "t": "ry",
@@ -42,15 +60,27 @@ def perturb(text: str, rng: random.Random) -> str:
     def typos(noisy: str) -> str:
         return noisy if len(text) < _LONG_ENOUGH else _typos(noisy, rng)
 
+    def end_mark(plain: str) -> str:
+        bare = plain.rstrip("?？.。!！ ")
+        return bare if bare != plain else plain + ("。" if language == "zh" else ".")
+
+    def greeting(plain: str) -> str:
+        return rng.choice(_GREETINGS[language]) + plain
+
     noises: list[Callable[[str], str]] = [
         str.lower,
         str.upper if len(text) < 80 else str.lower,  # noqa: PLR2004
-        lambda t: t.rstrip("?？.。!！ "),
-        lambda t: rng.choice(_GREETINGS[language]) + t,
+        end_mark,
+        end_mark,
+        greeting,
+        greeting,
+        greeting,
         lambda t: t + rng.choice(_ENDINGS[language]),
         typos,
         typos,
         lambda t: t.replace(" ", "  ").replace("，", ","),
+        lambda t: f"{t}\n{rng.choice(_PASTED)}",
+        lambda t: " ".join([t] * rng.randint(2, max(2, _FILLED // (len(t) + 1)))),
     ]
     noisy = text
     for noise in rng.sample(noises, rng.choice((1, 1, 2))):

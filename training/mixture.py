@@ -26,16 +26,19 @@ class MixtureSettings:
 
     cap: int = 1200
     """Most examples of one source and label in an epoch; another sample is drawn for each epoch."""
+    conversation_copies: int = 1
+    """How often an epoch takes each message that is read in a context, each time with other noise."""
     drop_context: float = 0.3
     """Share of self-contained messages read without their context."""
     add_context: float = 0.15
     """Share of single messages with a topic read after an unrelated turn."""
     perturb: float = 0.25
-    """Share of messages with typos, other case, a greeting in front and the like."""
+    """Share of messages with typos, other case, a greeting in front, a log behind and the like."""
 
     def __post_init__(self) -> None:
-        if self.cap < 1:
-            raise ConfigurationError(f"`cap` must be at least 1, got {self.cap}")
+        for name in ("cap", "conversation_copies"):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"`{name}` must be at least 1, got {getattr(self, name)}")
         for name in ("drop_context", "add_context", "perturb"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigurationError(f"`{name}` must lie in 0..1, got {getattr(self, name)}")
@@ -49,7 +52,8 @@ def epoch_examples(examples: Sequence[Example], settings: MixtureSettings, *, se
         strata[example.source, example.label].append(example)
     chosen: list[Example] = []
     for members in strata.values():
-        chosen += members if len(members) <= settings.cap else rng.sample(members, settings.cap)
+        drawn = members if len(members) <= settings.cap else rng.sample(members, settings.cap)
+        chosen += [e for e in drawn for _ in range(1 if e.window.alone else settings.conversation_copies)]
     rng.shuffle(chosen)
     turns = [e.window for e in chosen if e.window.previous_reply] or [e.window for e in chosen]
     return [_varied(example, settings, rng, turns) for example in chosen]
@@ -71,9 +75,9 @@ def example_weights(examples: Sequence[Example]) -> list[float]:
 
 def _varied(example: Example, settings: MixtureSettings, rng: random.Random, turns: Sequence[Window]) -> Example:
     window = example.window
-    if window.previous_user and example.kind in SELF_CONTAINED and rng.random() < settings.drop_context:
+    if not window.alone and example.kind in SELF_CONTAINED and rng.random() < settings.drop_context:
         window = Window(message=window.message)
-    elif not window.previous_user and example.label != "general_chat" and rng.random() < settings.add_context:
+    elif window.alone and example.label != "general_chat" and rng.random() < settings.add_context:
         other = rng.choice(turns)
         window = replace(
             window, previous_user=other.previous_user or other.message, previous_reply=other.previous_reply

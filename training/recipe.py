@@ -11,9 +11,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pointsman.adapters import DEFAULT_BASE, LoraSettings
+from pointsman.adapters import DEFAULT_BASE, Glossary, LoraSettings
 from pointsman.adapters.manifest import LabelEntry, Template
 from pointsman.router import DEFAULT_LABELS, ConfigurationError
+from pointsman.training.cedict import chinese_glossary, with_traditional
 from pointsman.training.fit import FitSettings
 from pointsman.training.mixture import MixtureSettings
 
@@ -32,7 +33,19 @@ class GlossarySettings(_Strict):
     words: Annotated[int, Field(ge=0)] = 25_000
     """Most frequent words of CC-CEDICT; 0 takes none."""
     files: tuple[Path, ...] = ()
-    """Your own `word <tab> gloss` files; they win over the dictionary."""
+    """Your own `word <tab> gloss` files; they win over the dictionary, and a later one over an earlier one."""
+
+    def read(self) -> Glossary | None:
+        """Return all words with their glosses, yours in traditional spelling too; None where there are none.
+
+        Raises:
+            DataError: a file cannot be read, or a line of it is no `word <tab> gloss`.
+        """
+        own = Glossary({})
+        for path in self.files:
+            own = own.merged(Glossary.read(path))
+        glossary = chinese_glossary(self.words).merged(with_traditional(own)) if self.words else own
+        return glossary if glossary.entries else None
 
 
 class SplitSettings(_Strict):

@@ -59,7 +59,7 @@ def near_duplicates_across(split: Split) -> dict[str, int]:
     texts, side_of = [], []
     for side in sides:
         for example in getattr(split, side):
-            if not example.window.previous_user:
+            if example.window.alone:
                 texts.append(example.window.message)
                 side_of.append(side)
     close = {place for pair in near_duplicates(texts) for place in _apart(pair.first, pair.second, side_of)}

@@ -23,7 +23,7 @@ from pointsman.adapters.manifest import BaseReference, DataFingerprint, Threshol
 from pointsman.router import BundleError, ConfigurationError, MissingDependencyError, Policy, Window
 from pointsman.training.calibrate import fit_temperature, fit_thresholds
 from pointsman.training.card import model_card
-from pointsman.training.cedict import ATTRIBUTION, chinese_glossary
+from pointsman.training.cedict import ATTRIBUTION
 from pointsman.training.evaluate import Evaluation, evaluate
 from pointsman.training.examples import Example, Findings, inspect_examples, read_examples
 from pointsman.training.fit import FitResult, Progress, fit
@@ -86,7 +86,7 @@ def train(
     base_files = find_base(base or recipe.base, revision=recipe.revision)
     if base is not None:
         base_files = replace(base_files, hub_id=recipe.base)
-    glossary = _glossary(recipe)
+    glossary = recipe.glossary.read()
     _seed(recipe.fit.seed)  # of the new head and of LoRA's A
     network = build_network(base_files, labels=labels, template=recipe.template, glossary=glossary)
     add_lora(network, recipe.lora)
@@ -173,13 +173,6 @@ def _without_conflicts(examples: Sequence[Example]) -> list[Example]:
     return [example for example in examples if len(labels[example.window]) == 1]
 
 
-def _glossary(recipe: Recipe) -> Glossary | None:
-    glossary = chinese_glossary(recipe.glossary.words) if recipe.glossary.words else Glossary({})
-    for path in recipe.glossary.files:
-        glossary = glossary.merged(Glossary.read(path))
-    return glossary if glossary.entries else None
-
-
 def _calibrate(
     network: Network, examples: Sequence[Example], recipe: Recipe
 ) -> tuple[float, dict[str, ThresholdEntry]]:
@@ -192,14 +185,14 @@ def _calibrate(
     truth = np.array([labels.index(example.label) for example in examples])
     temperature = fit_temperature(logits, truth, np.array(example_weights(examples)))
     routes = {label.name: label.route for label in recipe.labels}
-    protected = next((name for name, route in routes.items() if route == recipe.unsure_route), None)
-    if protected is None:
+    protected = [name for name, route in routes.items() if route == recipe.unsure_route]
+    if not protected:
         return temperature, {}
     kinds = {
         "refusal": ("false_refusal", recipe.budgets.false_refusal),
         "general_llm": ("lost_data", recipe.budgets.lost_data),
     }
-    guarded = {name: kinds[route] for name, route in routes.items() if route in kinds and name != protected}
+    guarded = {name: kinds[route] for name, route in routes.items() if route in kinds and name not in protected}
     thresholds = fit_thresholds(
         softmax(logits / temperature),
         truth,

@@ -30,7 +30,7 @@ from pointsman.adapters import (
     merge_adapter,
     save_adapter,
 )
-from pointsman.adapters.network import trainable_share
+from pointsman.adapters.lora import trainable_share
 from pointsman.router import DEFAULT_LABELS, PointsmanError, Window
 from pointsman.training.examples import Example
 from pointsman.training.fit import FitSettings, fit

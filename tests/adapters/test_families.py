@@ -23,7 +23,7 @@ from pointsman.adapters import (
     merge_adapter,
     save_adapter,
 )
-from pointsman.adapters.network import trainable_share
+from pointsman.adapters.lora import trainable_share
 from pointsman.router import BundleCorruptError, BundleError, ConfigurationError, Window
 
 TEMPLATE = Template(max_tokens=32, context_tokens=12)

@@ -32,7 +32,7 @@ def test_the_words_of_a_message_are_still_there(message: str, seed: int) -> None
 
     # up to two typos, each of which takes a letter or adds one
     assert sum(noisy.count(character) > 0 for character in set(message)) >= len(set(message)) - 2
-    assert abs(len(noisy) - len(message)) <= 45
+    assert len(message) - 2 <= len(noisy) <= 1000
 
 
 @settings(deadline=None)
@@ -43,10 +43,13 @@ def test_a_short_message_gets_no_typos(message: str, seed: int) -> None:
 
 def test_every_kind_of_noise_occurs() -> None:
     rng = random.Random(0)
-    noisy = {perturb("How do I schedule the sync job, please?", rng) for _ in range(300)}
+    message = "How do I schedule the sync job, please?"
+    noisy = {perturb(message, rng) for _ in range(300)}
 
     assert any(text.isupper() for text in noisy)
     assert any(text.startswith(("hi, ", "Hi there, ")) for text in noisy)
     assert any(text.endswith(("🙏", "thanks")) for text in noisy)
     assert any(text == "How do I schedule the sync job, please" for text in noisy)
+    assert any(message in text and "KeyError" in text for text in noisy)
+    assert any(text.startswith(f"{message} {message}") for text in noisy)
     assert len(noisy) > 60

@@ -23,7 +23,7 @@ def thresholds(
         np.array(rows),
         np.zeros(len(rows), dtype=np.intp),
         labels=LABELS,
-        protected="data_platform",
+        protected=["data_platform"],
         budgets={"irrelevant": budget},
         errors={"irrelevant": "false_refusal"},
         confidence=confidence,
@@ -92,7 +92,7 @@ def test_without_any_protected_message_nothing_is_promised() -> None:
         np.array([[0.1, 0.1, 0.8]]),
         np.array([2]),
         labels=LABELS,
-        protected="data_platform",
+        protected=["data_platform"],
         budgets={"irrelevant": 0.01, "general_chat": 0.02},
         errors={"irrelevant": "false_refusal", "general_chat": "lost_data"},
     )["irrelevant"]
@@ -140,3 +140,20 @@ def test_budgets_hold_on_new_messages_as_often_as_promised(budget: float) -> Non
 def _fitted(rng: np.random.Generator, budget: float) -> ThresholdEntry:
     wrong: NDArray[np.float64] = rng.uniform(0.5, 1.0, rng.binomial(600, 0.15))
     return thresholds(wrong.tolist(), right=600 - len(wrong), budget=budget)
+
+
+def test_two_labels_on_the_unsure_route_are_protected_together() -> None:
+    """A message that wavers between the two is as safe from refusal as one that is surely either."""
+    wavering = [0.45, 0.45, 0.1]
+    refused = [0.02, 0.03, 0.95]
+    thresholds = fit_thresholds(
+        np.array([wavering] * 300 + [refused]),
+        np.array([0, 1] * 150 + [1]),
+        labels=["data_platform", "billing", "irrelevant"],
+        protected=["data_platform", "billing"],
+        budgets={"irrelevant": 0.02},
+        errors={"irrelevant": "false_refusal"},
+    )
+    assert thresholds["irrelevant"].n == 301
+    assert thresholds["irrelevant"].errors == 1
+    assert thresholds["irrelevant"].value == 0.0
