@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from pointsman.adapters import Gatekeeper, Store, open_bundle
 from pointsman.integrations.openai_compatible import OpenAICompatible
 from pointsman.integrations.settings import Settings
-from pointsman.router import Handler, KnowledgeBase, Refusal, Router, SmallTalk
+from pointsman.router import Handler, KnowledgeBase, MicroBatcher, Refusal, Router, SmallTalk
 
 __all__ = ["open_gatekeeper", "open_router"]
 
@@ -44,7 +44,7 @@ async def open_router(settings: Settings) -> Router:
             opened.push_async_callback(handler.aclose)
         gatekeeper = await open_gatekeeper(settings)
         opened.push_async_callback(gatekeeper.aclose)
-        router = Router(classifier=gatekeeper, handlers=handlers)
+        router = Router(classifier=MicroBatcher(gatekeeper), handlers=handlers)
         opened.pop_all()
     return router
 

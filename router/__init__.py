@@ -3,6 +3,7 @@
 if __name__ != "pointsman.router":
     raise ImportError(f"import pointsman.router, not {__name__}: a second copy of every class would be made")
 
+from pointsman.router.batching import BatchLimits, MicroBatcher
 from pointsman.router.conversation import Conversation, ConversationLike, Message, Role
 from pointsman.router.decision import DEFAULT_LABELS, Decision, Label, Reason, Scores
 from pointsman.router.errors import (
@@ -16,6 +17,7 @@ from pointsman.router.errors import (
     GatekeeperClosed,
     GatekeeperError,
     GatekeeperOutOfMemory,
+    GatekeeperOverloaded,
     HandlerError,
     InputError,
     MissingDependencyError,
@@ -32,6 +34,7 @@ __all__ = [
     "DEFAULT_LABELS",
     "BaseModelError",
     "BaseModelNotFoundError",
+    "BatchLimits",
     "BundleCorruptError",
     "BundleError",
     "BundleNotFoundError",
@@ -45,12 +48,14 @@ __all__ = [
     "GatekeeperClosed",
     "GatekeeperError",
     "GatekeeperOutOfMemory",
+    "GatekeeperOverloaded",
     "Handler",
     "HandlerError",
     "InputError",
     "KnowledgeBase",
     "Label",
     "Message",
+    "MicroBatcher",
     "MissingDependencyError",
     "Passage",
     "PointsmanError",

@@ -13,6 +13,7 @@
   x GatekeeperError
     + GatekeeperClosed
     + GatekeeperOutOfMemory (also MemoryError)
+    + GatekeeperOverloaded
   x HandlerError
 """
 
@@ -27,6 +28,7 @@ __all__ = [
     "GatekeeperClosed",
     "GatekeeperError",
     "GatekeeperOutOfMemory",
+    "GatekeeperOverloaded",
     "HandlerError",
     "InputError",
     "MissingDependencyError",
@@ -84,6 +86,10 @@ class GatekeeperClosed(GatekeeperError):
 
 class GatekeeperOutOfMemory(GatekeeperError, MemoryError):
     """The batch did not fit in memory; the message says which setting to lower."""
+
+
+class GatekeeperOverloaded(GatekeeperError):
+    """More messages wait for the gatekeeper than it may let wait, or they waited too long."""
 
 
 class HandlerError(PointsmanError):

@@ -19,8 +19,29 @@ _GREETINGS = {
         "quick question: ",
         "sorry to bother you, ",
         "pls ",
+        "hey team, ",
+        "Good evening! ",
+        "excuse me, ",
+        "Dear all, ",
+        "hiya - ",
+        "hope you are well. ",
     ),
-    "zh": ("你好，", "您好，", "在吗？", "请问", "麻烦问下，", "嗨，", "早上好，", "不好意思打扰一下，"),
+    "zh": (
+        "你好，",
+        "您好，",
+        "在吗？",
+        "请问",
+        "麻烦问下，",
+        "嗨，",
+        "早上好，",
+        "不好意思打扰一下，",
+        "哈喽，",
+        "各位好，",
+        "老师好！",
+        "晚上好。",
+        "请教个问题：",
+        "在么在么，",
+    ),
 }
 _ENDINGS = {
     "en": (" thanks", " thx!", " please", " 🙏", " 😅", "??", "!!", " asap", "..."),
@@ -39,10 +60,16 @@ _PASTED = (
     '10.2.0.7 - - [07/Nov/2025:02:14:09 +0800] "POST /api/v2/items HTTP/1.1" 502 157',
     "Task 7 of 20 failed 4 times, most recent failure: Lost task 7.3",
     "14:02:11.480 [main] INFO  Started in 3.2 seconds\n14:02:12.006 [main] ERROR cannot open file",
+    "2025-11-07 02:14:09.113  INFO 8 --- [pool-2] Startup: ready\n2025-11-07 02:14:10.002  WARN 8 --- slow call",
+    "GET https://shop.example/cart 404 (Not Found)\n    at loadCart (main.js:1:2201)",
+    "java.lang.NullPointerException: name\n\tat com.acme.View.draw(View.java:77)\n\t... 12 more",
+    "25/11/07 02:14:09 WARN TaskSetManager: Lost task 3.0 in stage 9.0 (TID 118, node-4)",
+    "psql: error: connection to server failed: timeout expired",
+    "Step 4/9 : RUN make\n ---> Running in 5f1c\nmake: *** [all] Error 2",
     "报错信息：\n错误代码 500，请联系管理员\n操作时间 2025-11-07 02:14",
     "2025/11/07 02:14:09 [失败] 重试 3 次后放弃，耗时 91 秒",
 )
-_FILLED = 400
+_FILLED = 500
 """Characters; about what a text that was pasted again and again fills of the model's window."""
 _KEYBOARD = {
     "a": "sq", "b": "vn", "c": "xv", "d": "sf", "e": "wr", "f": "dg", "g": "fh", "h": "gj", "i": "uo", "j": "hk",
@@ -67,6 +94,13 @@ def perturb(text: str, rng: random.Random) -> str:
     def greeting(plain: str) -> str:
         return rng.choice(_GREETINGS[language]) + plain
 
+    def pasted(plain: str) -> str:
+        return "\n".join((plain, *rng.sample(_PASTED, rng.randint(1, 4))))
+
+    def repeated(plain: str) -> str:
+        most = max(2, _FILLED // (len(plain) + 1))
+        return " ".join([plain] * rng.choice((most, rng.randint(2, most))))
+
     noises: list[Callable[[str], str]] = [
         str.lower,
         str.upper if len(text) < 80 else str.lower,  # noqa: PLR2004
@@ -79,8 +113,9 @@ def perturb(text: str, rng: random.Random) -> str:
         typos,
         typos,
         lambda t: t.replace(" ", "  ").replace("，", ","),
-        lambda t: f"{t}\n{rng.choice(_PASTED)}",
-        lambda t: " ".join([t] * rng.randint(2, max(2, _FILLED // (len(t) + 1)))),
+        pasted,
+        pasted,
+        repeated,
     ]
     noisy = text
     for noise in rng.sample(noises, rng.choice((1, 1, 2))):

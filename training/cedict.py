@@ -28,8 +28,9 @@ _WORDS = 8
 
 
 def chinese_glossary(size: int) -> Glossary:
-    """Return the `size` most frequent Chinese words of the dictionary, and their traditional spellings.
+    """Return the `size` most frequent Chinese words of the dictionary, in both spellings.
 
+    Every character of GB 2312 that it explains comes on top, so that other words are read by their characters.
     A gloss is the first two senses that are no cross-references, without asides, at most eight words. Of several
     readings of one spelling the one with the most senses is taken, which is the usual one far more often than the
     first in the book (听 to listen, not to smile; 几 how many, not a small table).
@@ -45,7 +46,8 @@ def chinese_glossary(size: int) -> Glossary:
             glosses[simplified] = gloss
             if other != simplified and _CHINESE.match(other):
                 spellings[simplified] = other
-    words = sorted(glosses, key=lambda word: (-frequency.get(word, 0), word))[:size]
+    words = sorted(glosses, key=lambda word: (-frequency.get(word, 0), word))
+    words = words[:size] + [word for word in words[size:] if len(word) == 1 and _is_everyday(word)]
     entries = {word: glosses[word] for word in words}
     return Glossary(entries | {spellings[word]: glosses[word] for word in words if word in spellings})
 
@@ -108,6 +110,15 @@ def _entries() -> tuple[tuple[str, str, str], ...]:
             found.append((word, count, (match["simplified"], match["traditional"], gloss)))
     found.sort(key=lambda item: item[:2], reverse=True)  # stable: the book's order among equals
     return tuple(entry for _, _, entry in found)
+
+
+def _is_everyday(character: str) -> bool:
+    """Return whether it is among the 6,763 characters of GB 2312."""
+    try:
+        character.encode("gb2312")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _shorten(senses: list[str]) -> str:

@@ -91,10 +91,8 @@ class Findings:
     """Examples beyond the first with the same window and label."""
     conflicts: tuple[tuple[str, tuple[str, ...]], ...] = field(default=())
     """Windows that carry more than one label, with the labels."""
-    near_duplicates: int = 0
-    """Different single messages that nearly repeat another one."""
-    near_examples: tuple[tuple[str, str], ...] = field(default=())
-    """Some of them with what they repeat; those whose labels differ come first."""
+    near_duplicates: tuple[tuple[str, str], ...] = field(default=())
+    """Pairs of different single messages that say nearly the same; those whose labels differ come first."""
 
     def warnings(self) -> list[str]:
         """Return one sentence per thing worth mending."""
@@ -104,11 +102,10 @@ class Findings:
             lines.append(f"{len(self.conflicts)} messages carry two labels, e.g. {text[:60]!r}: {' and '.join(labels)}")
         if self.duplicates:
             lines.append(f"{self.duplicates} of {self.n} examples repeat another one")
-        if self.near_examples:
-            first, second = self.near_examples[0]
-            lines.append(
-                f"{self.near_duplicates} messages nearly repeat another one, e.g. {first[:60]!r}: {second[:60]!r}"
-            )
+        if self.near_duplicates:
+            first, second = self.near_duplicates[0]
+            count = len({message for pair in self.near_duplicates for message in pair})
+            lines.append(f"{count} messages nearly repeat another one, e.g. {first[:60]!r}: {second[:60]!r}")
         rarest, most = min(self.per_label.values()), max(self.per_label.values())
         if rarest * 10 < most:
             name = min(self.per_label, key=self.per_label.__getitem__)
@@ -133,9 +130,8 @@ def inspect_examples(examples: Sequence[Example]) -> Findings:
         per_source=Counter(example.source for example in examples),
         duplicates=sum(count - 1 for labels in labels_of.values() for count in labels.values()),
         conflicts=tuple((w.message, tuple(sorted(labels))) for w, labels in labels_of.items() if len(labels) > 1),
-        near_duplicates=len({place for pair in pairs for place in (pair.first, pair.second)}),
-        near_examples=tuple(
-            (singles[pair.first].window.message, singles[pair.second].window.message) for pair in pairs[:_SHOWN]
+        near_duplicates=tuple(
+            (singles[pair.first].window.message, singles[pair.second].window.message) for pair in pairs
         ),
     )
 

@@ -26,8 +26,6 @@ class MixtureSettings:
 
     cap: int = 1200
     """Most examples of one source and label in an epoch; another sample is drawn for each epoch."""
-    conversation_copies: int = 1
-    """How often an epoch takes each message that is read in a context, each time with other noise."""
     drop_context: float = 0.3
     """Share of self-contained messages read without their context."""
     add_context: float = 0.15
@@ -36,9 +34,8 @@ class MixtureSettings:
     """Share of messages with typos, other case, a greeting in front, a log behind and the like."""
 
     def __post_init__(self) -> None:
-        for name in ("cap", "conversation_copies"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"`{name}` must be at least 1, got {getattr(self, name)}")
+        if self.cap < 1:
+            raise ConfigurationError(f"`cap` must be at least 1, got {self.cap}")
         for name in ("drop_context", "add_context", "perturb"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigurationError(f"`{name}` must lie in 0..1, got {getattr(self, name)}")
@@ -52,8 +49,7 @@ def epoch_examples(examples: Sequence[Example], settings: MixtureSettings, *, se
         strata[example.source, example.label].append(example)
     chosen: list[Example] = []
     for members in strata.values():
-        drawn = members if len(members) <= settings.cap else rng.sample(members, settings.cap)
-        chosen += [e for e in drawn for _ in range(1 if e.window.alone else settings.conversation_copies)]
+        chosen += members if len(members) <= settings.cap else rng.sample(members, settings.cap)
     rng.shuffle(chosen)
     turns = [e.window for e in chosen if e.window.previous_reply] or [e.window for e in chosen]
     return [_varied(example, settings, rng, turns) for example in chosen]

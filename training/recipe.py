@@ -22,6 +22,8 @@ __all__ = ["SHIPPED_RECIPE", "BudgetSettings", "GlossarySettings", "Recipe", "Sp
 
 SHIPPED_RECIPE = Path(__file__).parent / "recipe.toml"
 
+_OUT = "-"
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,7 +35,8 @@ class GlossarySettings(_Strict):
     words: Annotated[int, Field(ge=0)] = 25_000
     """Most frequent words of CC-CEDICT; 0 takes none."""
     files: tuple[Path, ...] = ()
-    """Your own `word <tab> gloss` files; they win over the dictionary, and a later one over an earlier one."""
+    """Your own `word <tab> gloss` files; they win over the dictionary, and a later one over an earlier one. The gloss
+    `-` takes a word out: one that text contains mostly by accident, across two other words."""
 
     def read(self) -> Glossary | None:
         """Return all words with their glosses, yours in traditional spelling too; None where there are none.
@@ -45,7 +48,8 @@ class GlossarySettings(_Strict):
         for path in self.files:
             own = own.merged(Glossary.read(path))
         glossary = chinese_glossary(self.words).merged(with_traditional(own)) if self.words else own
-        return glossary if glossary.entries else None
+        wanted = {word: gloss for word, gloss in glossary.entries.items() if gloss != _OUT}
+        return Glossary(wanted) if wanted else None
 
 
 class SplitSettings(_Strict):

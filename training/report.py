@@ -96,8 +96,9 @@ def _page(evaluation: Evaluation) -> str:
 {_risk_coverage(evaluation)}
 </div>
 <h2>Slices</h2>
-<p class="soft">Accuracy with its 95 % Wilson interval; the strip runs from 0 to 1.</p>
-{"".join(_slice_table(axis, parts) for axis, parts in evaluation.slices.items())}
+<p class="soft">Accuracy with its 95 % Wilson interval; the strip runs from 0 to 1. Macro-F1 is the mean
+over the labels that occur in a slice or were said there, so it is low where a label hardly occurs.</p>
+{"".join(_slice_table(axis, parts) for axis, parts in evaluation.slices.items() if axis != "label")}
 <h2>Most confident mistakes</h2>
 {_mistakes(evaluation.mistakes)}
 </body>

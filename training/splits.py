@@ -11,6 +11,8 @@ from pointsman.training.examples import Example
 
 __all__ = ["Split", "near_duplicates_across", "split_examples"]
 
+_OTHERS = ("validation", "calibration", "heldout")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
@@ -51,22 +53,17 @@ def split_examples(
     return Split(**{side: tuple(members) for side, members in sides.items()})
 
 
-def near_duplicates_across(split: Split) -> dict[str, int]:
-    """Return how many single messages of each side but `train` nearly repeat one of `train`; see `similar`."""
-    from pointsman.training.similar import near_duplicates  # a program of its own, which `python -m` must load first
-
-    sides = ("train", "validation", "calibration", "heldout")
-    texts, side_of = [], []
-    for side in sides:
+def near_duplicates_across(split: Split, pairs: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """Return how many single messages of each side but `train` nearly repeat one of `train`, by `pairs` of messages."""
+    side_of: dict[str, str] = {}
+    for side in ("train", *_OTHERS):
         for example in getattr(split, side):
             if example.window.alone:
-                texts.append(example.window.message)
-                side_of.append(side)
-    close = {place for pair in near_duplicates(texts) for place in _apart(pair.first, pair.second, side_of)}
-    return {side: sum(side_of[place] == side for place in close) for side in sides[1:]}
-
-
-def _apart(first: int, second: int, side_of: Sequence[str]) -> list[int]:
-    """Return the one of the two that is not in `train` where the other one is."""
-    kept = [place for place in (first, second) if side_of[place] != "train"]
-    return kept if len(kept) == 1 else []
+                side_of.setdefault(example.window.message, side)
+    close = {
+        message
+        for first, second in pairs
+        for message, other in ((first, second), (second, first))
+        if side_of.get(message) in _OTHERS and side_of.get(other) == "train"
+    }
+    return {side: sum(side_of[message] == side for message in close) for side in _OTHERS}

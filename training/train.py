@@ -124,7 +124,7 @@ def train(
         thresholds=thresholds,
         unsure_route=recipe.unsure_route,
         metrics=_metrics(heldout),
-        training=_training(recipe, result, split, seconds),
+        training=_training(recipe, result, split, findings, seconds),
         data=_fingerprint(examples),
         files={},
     )
@@ -217,10 +217,10 @@ def _metrics(heldout: Evaluation | None) -> dict[str, Any]:
     return {name: values[name] for name in wanted}
 
 
-def _training(recipe: Recipe, result: FitResult, split: Split, seconds: float) -> dict[str, Any]:
+def _training(recipe: Recipe, result: FitResult, split: Split, findings: Findings, seconds: float) -> dict[str, Any]:
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft", "accelerate")}
     sizes = {side: len(getattr(split, side)) for side in ("train", "validation", "calibration", "heldout")}
-    near = near_duplicates_across(split)
+    near = near_duplicates_across(split, findings.near_duplicates)
     return {
         "recipe": recipe.as_json(),
         "split": sizes,

@@ -26,6 +26,11 @@ def test_the_most_frequent_words_come_first_and_traditional_spellings_are_extra(
     assert all(1 <= len(gloss.split()) <= 8 for gloss in glossary.entries.values())
 
 
+def test_every_everyday_character_is_there_however_rare_it_is_as_a_word(glossary: Glossary) -> None:
+    assert {"缆", "钮", "纜"} <= glossary.entries.keys()
+    assert "龘" not in glossary.entries
+
+
 def test_your_words_are_known_in_traditional_spelling_unless_you_gloss_it_otherwise() -> None:
     own = Glossary({"数仓": "data warehouse", "血缘": "lineage", "血緣": "ancestry"})
 

@@ -1,5 +1,4 @@
 from collections import Counter, defaultdict
-from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -111,17 +110,9 @@ def test_a_message_after_a_bot_that_spoke_first_keeps_that_context() -> None:
     assert opened in epoch
 
 
-def test_conversations_can_be_taken_more_than_once_and_single_messages_are_not() -> None:
-    examples = [example("alone"), example("why?", before="job 7 is late", reply="It waits for job 6.")]
-
-    epoch = epoch_examples(examples, replace(PLAIN, conversation_copies=3), seed=0)
-
-    assert Counter(e.window.message for e in epoch) == {"alone": 1, "why?": 3}
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("cap", 0), ("conversation_copies", 0), ("drop_context", -0.1), ("add_context", 1.1), ("perturb", 2)],
+    [("cap", 0), ("drop_context", -0.1), ("add_context", 1.1), ("perturb", 2)],
 )
 def test_a_setting_out_of_range_is_named_with_its_value(name: str, value: float) -> None:
     with pytest.raises(ConfigurationError, match=f"`{name}` must .* got {value}"):

@@ -44,6 +44,19 @@ def test_paths_are_read_from_the_folder_of_the_recipe(tmp_path: Path) -> None:
     assert recipe.glossary.files == (tmp_path / "mine" / "jargon.tsv",)
 
 
+def test_a_gloss_of_a_dash_takes_a_word_out_in_both_spellings(tmp_path: Path) -> None:
+    recipe = Recipe.read(write(tmp_path, '[glossary]\nwords = 3000\nfiles = ["own.tsv"]\n'))
+    (tmp_path / "own.tsv").write_text("问题\t-\n", encoding="utf-8")
+
+    left = recipe.glossary.read()
+
+    assert left is not None
+    assert "时间" in left.entries
+    assert "问题" not in left.entries
+    assert "問題" not in left.entries
+    assert recipe.glossary.model_copy(update={"words": 0}).read() is None
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

@@ -83,4 +83,10 @@ def test_near_duplicates_of_training_messages_are_counted_by_side() -> None:
         ),
     )
 
-    assert near_duplicates_across(split) == {"validation": 1, "calibration": 0, "heldout": 0}
+    pairs = (
+        ("how do I schedule the sync job", "how do i schedule the sync jobs?"),
+        ("where is the lineage of this table", "where is the lineage of that table"),
+        ("how do I schedule the sync job", "how do I schedule a sync job"),
+    )
+
+    assert near_duplicates_across(split, pairs) == {"validation": 1, "calibration": 0, "heldout": 0}
