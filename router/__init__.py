@@ -4,8 +4,10 @@ if __name__ != "pointsman.router":
     raise ImportError(f"import pointsman.router, not {__name__}: a second copy of every class would be made")
 
 from pointsman.router.batching import BatchLimits, MicroBatcher
+from pointsman.router.breaker import BreakerSettings
 from pointsman.router.conversation import Conversation, ConversationLike, Message, Role
 from pointsman.router.decision import DEFAULT_LABELS, Decision, Label, Reason, Scores
+from pointsman.router.dispatch import Dispatcher, DispatchEvent, EventKind, Limits, Reroute
 from pointsman.router.errors import (
     BaseModelError,
     BaseModelNotFoundError,
@@ -19,6 +21,9 @@ from pointsman.router.errors import (
     GatekeeperOutOfMemory,
     GatekeeperOverloaded,
     HandlerError,
+    HandlerOverloaded,
+    HandlerTimeout,
+    HandlerUnavailable,
     InputError,
     MissingDependencyError,
     PointsmanError,
@@ -35,6 +40,7 @@ __all__ = [
     "BaseModelError",
     "BaseModelNotFoundError",
     "BatchLimits",
+    "BreakerSettings",
     "BundleCorruptError",
     "BundleError",
     "BundleNotFoundError",
@@ -45,15 +51,22 @@ __all__ = [
     "ConversationLike",
     "DataError",
     "Decision",
+    "DispatchEvent",
+    "Dispatcher",
+    "EventKind",
     "GatekeeperClosed",
     "GatekeeperError",
     "GatekeeperOutOfMemory",
     "GatekeeperOverloaded",
     "Handler",
     "HandlerError",
+    "HandlerOverloaded",
+    "HandlerTimeout",
+    "HandlerUnavailable",
     "InputError",
     "KnowledgeBase",
     "Label",
+    "Limits",
     "Message",
     "MicroBatcher",
     "MissingDependencyError",
@@ -63,6 +76,7 @@ __all__ = [
     "Reason",
     "Refusal",
     "Reply",
+    "Reroute",
     "Role",
     "Router",
     "Scores",

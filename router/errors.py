@@ -15,6 +15,9 @@
     + GatekeeperOutOfMemory (also MemoryError)
     + GatekeeperOverloaded
   x HandlerError
+    + HandlerOverloaded
+    + HandlerTimeout (also TimeoutError)
+    + HandlerUnavailable
 """
 
 __all__ = [
@@ -30,6 +33,9 @@ __all__ = [
     "GatekeeperOutOfMemory",
     "GatekeeperOverloaded",
     "HandlerError",
+    "HandlerOverloaded",
+    "HandlerTimeout",
+    "HandlerUnavailable",
     "InputError",
     "MissingDependencyError",
     "PointsmanError",
@@ -94,3 +100,20 @@ class GatekeeperOverloaded(GatekeeperError):
 
 class HandlerError(PointsmanError):
     """A handler could not answer."""
+
+
+class HandlerOverloaded(HandlerError):
+    """A handler has as much to answer as it can; its turn did not come in time."""
+
+
+class HandlerTimeout(HandlerError, TimeoutError):
+    """A handler was given up: its next piece did not come in the time of its route."""
+
+
+class HandlerUnavailable(HandlerError):
+    """A handler is not asked for now, since it failed too often in a row."""
+
+    def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        """Seconds until it may be asked again."""

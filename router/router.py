@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self
 
 from pointsman.router.conversation import Conversation, ConversationLike
 from pointsman.router.decision import Decision, Reason, Scores
+from pointsman.router.dispatch import Dispatcher, DispatchEvent, Limits
 from pointsman.router.errors import ConfigurationError, GatekeeperError
 from pointsman.router.policy import Policy
 from pointsman.router.protocols import Classifier, Handler
@@ -43,6 +44,8 @@ class Router:
         classifier: Classifier,
         handlers: Mapping[str, Handler] | None = None,
         policy: Policy | None = None,
+        limits: Mapping[str, Limits] | None = None,
+        on_event: Callable[[DispatchEvent], None] | None = None,
     ) -> None:
         """Connect a classifier to handlers, by route name.
 
@@ -50,17 +53,34 @@ class Router:
             classifier: what labels the messages.
             handlers: one for each route that the policy can choose; leave it out if you only call `decide`.
             policy: labels, thresholds and the unsure route; the classifier's own by default.
+            limits: time-outs, retries, fallback and so on, by route; `Limits()` for those that are not named.
+            on_event: told of every retry, reroute, fallback, time-out and opened breaker.
 
         Raises:
-            ConfigurationError: a route of the policy has no handler.
+            ConfigurationError: a route of the policy has no handler, or `limits` names one that has none.
         """
         self._classifier = classifier
         self._policy = policy or classifier.policy
-        self._handlers = dict(handlers or {})
-        if handlers is not None:
-            routes = {label.route for label in self._policy.labels} | {self._policy.unsure_route}
-            if missing := sorted(routes - self._handlers.keys()):
-                raise ConfigurationError(f"no handler for {', '.join(missing)}; got {', '.join(sorted(handlers))}")
+        self._handlers = MappingProxyType(dict(handlers or {}))
+        self._on_event = on_event
+        if handlers is not None and (missing := sorted(set(self.routes) - self._handlers.keys())):
+            raise ConfigurationError(f"no handler for {', '.join(missing)}; got {', '.join(sorted(handlers))}")
+        self._dispatcher = Dispatcher(self._handlers, limits=limits)
+
+    @property
+    def policy(self) -> Policy:
+        """The labels, thresholds and unsure route that it decides by."""
+        return self._policy
+
+    @property
+    def handlers(self) -> Mapping[str, Handler]:
+        """What answers, by route; empty where it only decides."""
+        return self._handlers
+
+    @property
+    def routes(self) -> tuple[str, ...]:
+        """Every route that a decision can take."""
+        return tuple(dict.fromkeys((*(label.route for label in self._policy.labels), self._policy.unsure_route)))
 
     async def __aenter__(self) -> Self:
         return self
@@ -77,8 +97,7 @@ class Router:
         """Close the handlers and the classifier, all of them even where one fails to. Safe to call twice."""
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._classifier.aclose)
-            for handler in self._handlers.values():
-                stack.push_async_callback(handler.aclose)
+            stack.push_async_callback(self._dispatcher.aclose)
 
     async def decide(self, messages: ConversationLike) -> Decision:
         """Return where the latest user message goes, without dispatching it.
@@ -118,7 +137,7 @@ class Router:
         """
         conversation = Conversation.of(messages)
         decision = await self.decide(conversation)
-        pieces = [piece async for piece in self._handler(decision).stream(conversation, decision)]
+        pieces = [piece async for piece in self.answer(conversation, decision)]
         return Reply(text="".join(pieces), decision=decision)
 
     async def stream(self, messages: ConversationLike) -> AsyncIterator[Decision | str]:
@@ -131,22 +150,18 @@ class Router:
         conversation = Conversation.of(messages)
         decision = await self.decide(conversation)
         yield decision
-        pieces = self._handler(decision).stream(conversation, decision)
-        if isinstance(pieces, AsyncGenerator):  # stop it at once when our caller stops
-            async with aclosing(pieces) as closing:
-                async for piece in closing:
-                    yield piece
-        else:
+        async with aclosing(self.answer(conversation, decision)) as pieces:  # stop it at once when our caller stops
             async for piece in pieces:
                 yield piece
 
-    def _handler(self, decision: Decision) -> Handler:
-        try:
-            return self._handlers[decision.route]
-        except KeyError:
-            raise ConfigurationError(
-                f"no handler for the route {decision.route!r}; pass `handlers` to Router to have messages answered"
-            ) from None
+    def answer(self, conversation: Conversation, decision: Decision) -> AsyncGenerator[str, None]:
+        """Return the pieces of the answer to a conversation that was decided already, as they come.
+
+        Raises:
+            HandlerError: while they are read; the handler could not answer.
+            ConfigurationError: likewise; the route has no handler.
+        """
+        return self._dispatcher.stream(conversation, decision, on_event=self._on_event)
 
     def _decision(self, scores: Scores, seconds: float) -> Decision:
         choice = self._policy.choose(scores)

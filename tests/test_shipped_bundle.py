@@ -80,7 +80,7 @@ def test_the_same_last_message_gets_the_label_of_its_context(engine: TorchEngine
 def test_held_out_messages_and_conversations_are_labelled(on_heldout: Evaluation) -> None:
     assert on_heldout.macro_f1 >= 0.91
     assert on_heldout.ece <= 0.03
-    assert on_heldout.routed.refused_irrelevant_rate >= 0.70
+    assert on_heldout.routed.refused_irrelevant_rate >= 0.75
 
 
 def test_real_questions_are_refused_less_often_than_promised(on_heldout: Evaluation, bundle: Bundle) -> None:
@@ -97,7 +97,7 @@ def test_public_messages_are_labelled(on_dev: Evaluation) -> None:
     assert on_dev.macro_f1 >= 0.93
     assert on_dev.ece <= 0.03
     assert min(part.accuracy for part in on_dev.slices["source"].values()) >= 0.80
-    assert abs(languages["en"].macro_f1 - languages["zh"].macro_f1) <= 0.08  # 0.03 is wanted; see docs/experiments.md
+    assert abs(languages["en"].macro_f1 - languages["zh"].macro_f1) <= 0.06  # 0.03 is wanted; see docs/experiments.md
     assert on_dev.routed.false_refusal_rate <= 0.01
     assert on_dev.routed.refused_irrelevant_rate >= 0.75
 
