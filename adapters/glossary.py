@@ -82,15 +82,16 @@ class Glossary:
             Shape (new words, hidden). A gloss of only unknown words gets the mean of all embeddings.
         """
         words = self.new_words(tokenizer)
-        glosses = tokenizer.encode_batch([self.entries[word] for word in words], add_special_tokens=False)
+        place = {gloss: number for number, gloss in enumerate(dict.fromkeys(self.entries[word] for word in words))}
+        glosses = tokenizer.encode_batch(list(place), add_special_tokens=False)
         unknown = {tokenizer.token_to_id(token) for token in ("[UNK]", "<unk>")} - {None}
         mean = embeddings.mean(axis=0)
-        rows = np.empty((len(words), embeddings.shape[1]), dtype=np.float32)
-        for row, gloss in zip(rows, glosses, strict=True):
+        means = np.empty((len(glosses), embeddings.shape[1]), dtype=np.float32)
+        for row, gloss in zip(means, glosses, strict=True):
             known = [token for token in gloss.ids if token not in unknown]
             row[:] = embeddings[known].mean(axis=0) if known else mean
         tokenizer.add_tokens([_token(word) for word in words])
-        return rows
+        return means[[place[self.entries[word]] for word in words]]
 
 
 def _token(word: str) -> AddedToken:

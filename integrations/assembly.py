@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 from pointsman.adapters import Gatekeeper, Store, open_bundle
 from pointsman.integrations.openai_compatible import OpenAICompatible
 from pointsman.integrations.settings import Settings
-from pointsman.router import Handler, KnowledgeBase, MicroBatcher, Refusal, Router, SmallTalk
+from pointsman.router import Handler, KnowledgeBase, Limits, MicroBatcher, Refusal, Router, SmallTalk
 
 __all__ = ["open_gatekeeper", "open_router"]
+
+_MARGIN = 15.0
+"""Seconds; connecting included."""
 
 
 async def open_gatekeeper(settings: Settings) -> Gatekeeper:
@@ -44,7 +48,9 @@ async def open_router(settings: Settings) -> Router:
             opened.push_async_callback(handler.aclose)
         gatekeeper = await open_gatekeeper(settings)
         opened.push_async_callback(gatekeeper.aclose)
-        router = Router(classifier=MicroBatcher(gatekeeper), handlers=handlers)
+        router = Router(
+            classifier=MicroBatcher(gatekeeper), handlers=handlers, limits={"general_llm": _limits(settings)}
+        )
         opened.pop_all()
     return router
 
@@ -54,3 +60,10 @@ def _general_llm(settings: Settings) -> Handler:
     if llm.base_url is None or llm.model is None:
         return SmallTalk()
     return OpenAICompatible(base_url=llm.base_url, model=llm.model, api_key=llm.api_key, timeout=llm.timeout)
+
+
+def _limits(settings: Settings) -> Limits:
+    """Let the endpoint be silent for as long as the settings say; its own error then comes first, and says more."""
+    usual = Limits()
+    first = max(usual.first_chunk, settings.llm.timeout + _MARGIN)
+    return replace(usual, first_chunk=first, total=max(usual.total, first))

@@ -7,7 +7,7 @@ from pointsman.router.batching import BatchLimits, MicroBatcher
 from pointsman.router.breaker import BreakerSettings
 from pointsman.router.conversation import Conversation, ConversationLike, Message, Role
 from pointsman.router.decision import DEFAULT_LABELS, Decision, Label, Reason, Scores
-from pointsman.router.dispatch import Dispatcher, DispatchEvent, EventKind, Limits, Reroute
+from pointsman.router.dispatch import Dispatcher
 from pointsman.router.errors import (
     BaseModelError,
     BaseModelNotFoundError,
@@ -33,6 +33,8 @@ from pointsman.router.policy import Choice, Policy
 from pointsman.router.protocols import Classifier, Handler
 from pointsman.router.router import Reply, Router
 from pointsman.router.text import detect_language, normalise
+from pointsman.router.track import Limits
+from pointsman.router.trip import DispatchEvent, EventKind, Reroute
 from pointsman.router.window import Window
 
 __all__ = [

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
+from pointsman.router.checks import check_at_least, check_seconds
 from pointsman.router.decision import Scores
 from pointsman.router.errors import ConfigurationError, GatekeeperClosed, GatekeeperError, GatekeeperOverloaded
 from pointsman.router.policy import Policy
-from pointsman.router.protocols import Classifier
+from pointsman.router.protocols import Classifier, scores_of
 from pointsman.router.window import Window
 
 __all__ = ["BatchLimits", "MicroBatcher"]
@@ -38,11 +39,8 @@ class BatchLimits:
     """Seconds that a call waits for the first of its windows to be taken into a batch."""
 
     def __post_init__(self) -> None:
-        for name in ("windows", "characters", "waiting"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"`{name}` must be at least 1, got {getattr(self, name)!r}")
-        if not self.patience > 0:
-            raise ConfigurationError(f"`patience` must be positive, got {self.patience!r}")
+        check_at_least(self, 1, "windows", "characters", "waiting")
+        check_seconds(self, "patience")
 
 
 @dataclass(slots=True, eq=False)
@@ -153,9 +151,7 @@ class MicroBatcher:
 
     async def _answer(self, batch: Sequence[_Place]) -> None:
         try:
-            scores = await self._classifier.classify([place.window for place in batch])
-            if len(scores) != len(batch):
-                raise GatekeeperError(f"expected {len(batch)} scores, got {len(scores)}")  # noqa: TRY301
+            scores = await scores_of(self._classifier, [place.window for place in batch])
         except GatekeeperError as error:
             _fail(batch, str(error), kind=type(error), cause=error)
         except Exception as error:  # noqa: BLE001 -- every caller in the batch gets it

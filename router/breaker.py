@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pointsman.router.checks import check_at_least, check_seconds
 from pointsman.router.errors import ConfigurationError
 
 __all__ = ["Breaker", "BreakerSettings", "BreakerState", "RetryBudget"]
@@ -29,10 +30,8 @@ class BreakerSettings:
     """Seconds from there to the probe."""
 
     def __post_init__(self) -> None:
-        if not self.failures >= 1:
-            raise ConfigurationError(f"`failures` must be at least 1, got {self.failures!r}")
-        if not self.cooldown > 0:  # so that NaN is refused too
-            raise ConfigurationError(f"`cooldown` must be more than 0 seconds, got {self.cooldown!r}")
+        check_at_least(self, 1, "failures")
+        check_seconds(self, "cooldown")
 
 
 class BreakerState(StrEnum):

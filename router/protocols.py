@@ -7,10 +7,11 @@ from typing import Protocol, runtime_checkable
 
 from pointsman.router.conversation import Conversation
 from pointsman.router.decision import Decision, Scores
+from pointsman.router.errors import GatekeeperError
 from pointsman.router.policy import Policy
 from pointsman.router.window import Window
 
-__all__ = ["Classifier", "Handler"]
+__all__ = ["Classifier", "Handler", "scores_of"]
 
 
 @runtime_checkable
@@ -49,3 +50,15 @@ class Handler(Protocol):
 
     async def aclose(self) -> None:
         """Release what the handler holds; twice is fine."""
+
+
+async def scores_of(classifier: Classifier, windows: Sequence[Window]) -> Sequence[Scores]:
+    """Return what the classifier says of the windows, one `Scores` each.
+
+    Raises:
+        GatekeeperError: the windows could not be labelled, or not each of them was.
+    """
+    scores = await classifier.classify(windows)
+    if len(scores) != len(windows):
+        raise GatekeeperError(f"expected {len(windows)} scores, got {len(scores)}")
+    return scores

@@ -13,10 +13,12 @@ from typing import Self
 
 from pointsman.router.conversation import Conversation, ConversationLike
 from pointsman.router.decision import Decision, Reason, Scores
-from pointsman.router.dispatch import Dispatcher, DispatchEvent, Limits
+from pointsman.router.dispatch import Dispatcher
 from pointsman.router.errors import ConfigurationError, GatekeeperError
 from pointsman.router.policy import Policy
-from pointsman.router.protocols import Classifier, Handler
+from pointsman.router.protocols import Classifier, Handler, scores_of
+from pointsman.router.track import Limits
+from pointsman.router.trip import DispatchEvent
 from pointsman.router.window import Window
 
 __all__ = ["Reply", "Router"]
@@ -119,9 +121,7 @@ class Router:
         started = time.perf_counter()
         windows = [Window.of(Conversation.of(conversation)) for conversation in conversations]
         try:
-            scores = await self._classifier.classify(windows)
-            if len(scores) != len(windows):
-                raise GatekeeperError(f"expected {len(windows)} scores, got {len(scores)}")  # noqa: TRY301
+            scores = await scores_of(self._classifier, windows)
         except GatekeeperError:
             logger.exception("the gatekeeper failed on %d messages; they take the unsure route", len(windows))
             return [self._without_scores(time.perf_counter() - started) for _ in windows]

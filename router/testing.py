@@ -5,12 +5,28 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from pointsman.router.conversation import Conversation
-from pointsman.router.decision import DEFAULT_LABELS, Decision, Label, Scores
+from pointsman.router.decision import DEFAULT_LABELS, Decision, Label, Reason, Scores
 from pointsman.router.errors import ConfigurationError, GatekeeperError
 from pointsman.router.policy import Policy
 from pointsman.router.window import Window
 
-__all__ = ["RecordingHandler", "ScriptedClassifier"]
+__all__ = ["RecordingHandler", "ScriptedClassifier", "decided"]
+
+
+def decided(label: str = "data_platform", route: str = "knowledge_base") -> Decision:
+    """Return a decision as a handler is given it: sure of `label`, on its way to `route`."""
+    return Decision(
+        id="1",
+        label=label,
+        route=route,
+        probabilities={label: 1.0},
+        confidence=1.0,
+        margin=1.0,
+        reason=Reason.CONFIDENT,
+        bundle="scripted",
+        truncated=False,
+        seconds=0.0,
+    )
 
 
 class ScriptedClassifier:

@@ -205,3 +205,22 @@ def _write_wordpiece(
     settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": 512}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return len(vocabulary)
+
+
+class _PlainIterator:
+    def __init__(self, *pieces: str) -> None:
+        self._left = list(pieces)
+
+    def __aiter__(self) -> "_PlainIterator":
+        return self
+
+    async def __anext__(self) -> str:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop(0)
+
+
+@pytest.fixture(scope="session")
+def plain_iterator() -> type[_PlainIterator]:
+    """An async iterator of the given pieces that is no generator, so it cannot be closed."""
+    return _PlainIterator

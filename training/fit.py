@@ -23,6 +23,7 @@ from pointsman.adapters.encoding import Encoded
 from pointsman.adapters.engine import TorchEngine, is_out_of_memory
 from pointsman.adapters.files import write_atomically
 from pointsman.router import ConfigurationError, GatekeeperOutOfMemory, MissingDependencyError
+from pointsman.router.checks import check_at_least
 from pointsman.training.dropout import lock_dropout
 from pointsman.training.examples import Example
 from pointsman.training.metrics import macro_f1
@@ -62,9 +63,7 @@ class FitSettings:
     precision: Literal["no", "bf16", "fp16"] = "no"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulation"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"`{name}` must be at least 1, got {getattr(self, name)}")
+        check_at_least(self, 1, "epochs", "batch_size", "accumulation")
         if self.minimum_steps < 0:
             raise ConfigurationError(f"`minimum_steps` must not be negative, got {self.minimum_steps}")
         if self.learning_rate <= 0:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from pointsman.router import ConfigurationError, Window
+from pointsman.router.checks import check_at_least
 from pointsman.training.augment import perturb
 from pointsman.training.examples import Example
 
@@ -34,8 +35,7 @@ class MixtureSettings:
     """Share of messages with typos, other case, a greeting in front, a log behind and the like."""
 
     def __post_init__(self) -> None:
-        if self.cap < 1:
-            raise ConfigurationError(f"`cap` must be at least 1, got {self.cap}")
+        check_at_least(self, 1, "cap")
         for name in ("drop_context", "add_context", "perturb"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigurationError(f"`{name}` must lie in 0..1, got {getattr(self, name)}")

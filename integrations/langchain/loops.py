@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -74,21 +74,21 @@ def wait(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> T:
         future.cancel()  # of no effect on one that is done
 
 
-def iterate(loop: asyncio.AbstractEventLoop, pieces: AsyncIterator[T]) -> Generator[T, None, None]:
+def iterate(loop: asyncio.AbstractEventLoop, pieces: AsyncGenerator[T, None]) -> Generator[T, None, None]:
     """Yield the pieces; each step is made on `loop`, and so is the end where the caller stops early."""
 
     async def step() -> object:
         return await anext(pieces, _END)
 
-    async def close() -> None:
-        if isinstance(pieces, AsyncGenerator):
-            await pieces.aclose()
-
     try:
         while (piece := wait(loop, step())) is not _END:
             yield cast("T", piece)
     finally:
-        wait(loop, close())
+        wait(loop, _closed(pieces))
+
+
+async def _closed(pieces: AsyncGenerator[Any, None]) -> None:
+    await pieces.aclose()
 
 
 def _home_of_others(router: Router) -> asyncio.AbstractEventLoop | None:

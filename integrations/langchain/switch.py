@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 from typing import Any
 
 from langchain_core.runnables import Runnable, RunnableGenerator
-from langchain_core.utils.aiter import aclosing
 
 from pointsman.integrations.langchain import loops
 from pointsman.integrations.langchain.cases import Case

@@ -40,9 +40,21 @@ async def test_an_endpoint_in_the_settings_replaces_small_talk(monkeypatch: pyte
     scripted(monkeypatch, ScriptedClassifier({}))
     llm = LLMSettings(base_url="http://localhost/v1", model="m")
     async with await open_router(Settings()) as router:
-        assert isinstance(router._handlers["general_llm"], SmallTalk)
+        assert isinstance(router.handlers["general_llm"], SmallTalk)
     async with await open_router(Settings(llm=llm)) as router:
-        assert isinstance(router._handlers["general_llm"], OpenAICompatible)
+        assert isinstance(router.handlers["general_llm"], OpenAICompatible)
+
+
+@pytest.mark.parametrize("seconds", [5.0, 60.0, 900.0])
+async def test_the_router_waits_for_an_endpoint_longer_than_its_own_timeout(
+    monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    scripted(monkeypatch, ScriptedClassifier({}))
+    llm = LLMSettings(base_url="http://localhost/v1", model="m", timeout=seconds)
+    async with await open_router(Settings(llm=llm)) as router:
+        limits = router._dispatcher._tracks["general_llm"].limits
+
+    assert limits.total >= limits.first_chunk > seconds
 
 
 async def test_a_route_without_a_handler_closes_what_was_opened(monkeypatch: pytest.MonkeyPatch) -> None:

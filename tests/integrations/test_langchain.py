@@ -684,22 +684,11 @@ async def test_input_that_comes_in_pieces_is_routed_when_it_is_whole() -> None:
     assert [chunk async for chunk in chain.atransform(pieces())] == ["a", "b", "c"]
 
 
-async def test_an_iterator_that_is_no_generator_is_streamed_too() -> None:
-    class Pieces:
-        def __init__(self) -> None:
-            self.left = ["a", "b"]
-
-        def __aiter__(self) -> "Pieces":
-            return self
-
-        async def __anext__(self) -> str:
-            if not self.left:
-                raise StopAsyncIteration
-            return self.left.pop(0)
-
+async def test_an_iterator_that_is_no_generator_is_streamed_too(plain_iterator: type[Any]) -> None:
     class Plain(RecordingHandler):
         def stream(self, conversation: Conversation, decision: Decision) -> AsyncIterator[str]:
-            return Pieces()
+            pieces: AsyncIterator[str] = plain_iterator("a", "b")
+            return pieces
 
     chain = chained(by_route={"general_llm": Plain()})
     assert await pieces_of(chain, CHAT) == ["a", "b"]

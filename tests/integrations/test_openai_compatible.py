@@ -11,24 +11,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 
 from pointsman.integrations import OpenAICompatible
-from pointsman.router import ConfigurationError, Conversation, Decision, Handler, HandlerError, Router
-from pointsman.router.decision import Reason
-from pointsman.router.testing import RecordingHandler, ScriptedClassifier
+from pointsman.router import ConfigurationError, Conversation, Handler, HandlerError, Router
+from pointsman.router.testing import RecordingHandler, ScriptedClassifier, decided
 
 KEY = "sk-very-secret"
 CONVERSATION = Conversation.of("hello")
-DECISION = Decision(
-    id="1",
-    label="general_chat",
-    route="general_llm",
-    probabilities={"general_chat": 1.0},
-    confidence=1.0,
-    margin=1.0,
-    reason=Reason.CONFIDENT,
-    bundle="scripted",
-    truncated=False,
-    seconds=0.0,
-)
+DECISION = decided("general_chat", "general_llm")
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
+from typing import Any
 
 import pytest
 
@@ -14,12 +15,13 @@ from pointsman.router import (
     Handler,
     HandlerError,
     InputError,
-    Reason,
 )
 from pointsman.router.breaker import BreakerSettings
-from pointsman.router.dispatch import Dispatcher, DispatchEvent, EventKind, Limits, Reroute
+from pointsman.router.dispatch import Dispatcher
 from pointsman.router.errors import HandlerOverloaded, HandlerTimeout, HandlerUnavailable
-from pointsman.router.testing import RecordingHandler
+from pointsman.router.testing import RecordingHandler, decided
+from pointsman.router.track import Limits
+from pointsman.router.trip import DispatchEvent, EventKind, Reroute
 
 SOON = 0.02  # seconds: a real time-out that a test waits for
 QUESTION = Conversation.of("why did the load fail?")
@@ -86,18 +88,7 @@ def never() -> asyncio.Event:
 
 
 def decision(route: str = "a") -> Decision:
-    return Decision(
-        id="1",
-        label="data_platform",
-        route=route,
-        probabilities={"data_platform": 1.0},
-        confidence=1.0,
-        margin=1.0,
-        reason=Reason.CONFIDENT,
-        bundle="scripted",
-        truncated=False,
-        seconds=0.0,
-    )
+    return decided(route=route)
 
 
 def dispatcher(
@@ -148,26 +139,16 @@ async def test_empty_pieces_are_dropped() -> None:
     assert [piece async for piece in tested.stream(QUESTION, decision())] == ["one", "two"]
 
 
-async def test_a_handler_may_return_any_async_iterator_and_one_that_can_be_closed_is() -> None:
-    class Pieces:
+async def test_a_handler_may_return_any_async_iterator_and_one_that_can_be_closed_is(
+    plain_iterator: type[Any],
+) -> None:
+    class Closable(plain_iterator):  # type: ignore[misc, valid-type]
         closed = False
 
-        def __init__(self) -> None:
-            self.left = ["a", "b"]
-
-        def __aiter__(self) -> "Pieces":
-            return self
-
-        async def __anext__(self) -> str:
-            if not self.left:
-                raise StopAsyncIteration
-            return self.left.pop(0)
-
-    class Closable(Pieces):
         async def aclose(self) -> None:
             self.closed = True
 
-    plain, closable = Pieces(), Closable()
+    plain, closable = plain_iterator("a", "b"), Closable("a", "b")
     tested = dispatcher(a=Custom(lambda: plain), b=Custom(lambda: closable))
 
     assert await answer(tested, "a") == "ab"
@@ -911,7 +892,7 @@ class Hanging(Scripted):
 async def test_a_handler_that_hangs_when_it_is_closed_is_given_up(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("pointsman.router.dispatch._CLEANUP", SOON)
+    monkeypatch.setattr("pointsman.router.track._CLEANUP", SOON)
     tested = dispatcher(a=Hanging(["one", "two"]), limits=Limits(concurrency=1))
     await leaves(tested)
     await leaves(tested)
@@ -920,7 +901,7 @@ async def test_a_handler_that_hangs_when_it_is_closed_is_given_up(
 
 
 async def test_a_handler_that_hangs_when_its_time_is_up_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pointsman.router.dispatch._CLEANUP", SOON)
+    monkeypatch.setattr("pointsman.router.track._CLEANUP", SOON)
     tested = dispatcher(a=Hanging([never()]), limits=Limits(first_chunk=SOON, retries=0, concurrency=1))
 
     for _ in range(2):

@@ -6,24 +6,13 @@ from pathlib import Path
 import pytest
 
 import pointsman.router
-from pointsman.router import ConfigurationError, Conversation, Decision, Handler, HandlerError, KnowledgeBase, Passage
-from pointsman.router.decision import Reason
+from pointsman.router import ConfigurationError, Conversation, Handler, HandlerError, KnowledgeBase, Passage
 from pointsman.router.errors import MissingDependencyError
 from pointsman.router.handlers._passages import LONGEST_PASSAGE, read_passages
+from pointsman.router.testing import decided
 
 HANDBOOK = Path(pointsman.router.__file__).resolve().parents[1] / "integrations" / "sample" / "handbook"
-DECISION = Decision(
-    id="1",
-    label="data_platform",
-    route="knowledge_base",
-    probabilities={"data_platform": 1.0},
-    confidence=1.0,
-    margin=1.0,
-    reason=Reason.CONFIDENT,
-    bundle="scripted",
-    truncated=False,
-    seconds=0.0,
-)
+DECISION = decided()
 
 
 @pytest.fixture(scope="module")

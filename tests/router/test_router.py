@@ -3,6 +3,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 
@@ -197,22 +198,11 @@ async def test_a_cancelled_caller_stops_its_handler(way: str) -> None:
     assert slow.stopped
 
 
-async def test_a_handler_may_be_any_async_iterator() -> None:
-    class Pieces:
-        def __init__(self) -> None:
-            self.left = ["a", "b"]
-
-        def __aiter__(self) -> "Pieces":
-            return self
-
-        async def __anext__(self) -> str:
-            if not self.left:
-                raise StopAsyncIteration
-            return self.left.pop(0)
-
+async def test_a_handler_may_be_any_async_iterator(plain_iterator: type[Any]) -> None:
     class Plain:
         def stream(self, conversation: Conversation, decision: Decision) -> AsyncIterator[str]:
-            return Pieces()
+            pieces: AsyncIterator[str] = plain_iterator("a", "b")
+            return pieces
 
         async def aclose(self) -> None:
             pass
